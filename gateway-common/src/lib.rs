@@ -1,0 +1,2 @@
+//! Common.
+#![no_std]
