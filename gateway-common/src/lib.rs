@@ -1,2 +1,15 @@
-//! Common.
+//! What the BPF datapath and the control agent share: wire formats, checksums, table rows and verdicts.
+//!
+//! `no_std`, no allocation, no I/O. Multi-byte values in table rows are network-order bytes unless a field says
+//! otherwise; addresses in function signatures are `core::net` types.
 #![no_std]
+
+pub mod addr;
+pub mod csum;
+pub mod flow;
+pub mod tables;
+pub mod verdict;
+pub mod wire;
+
+/// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
+pub const ABI_VERSION: u32 = 1;

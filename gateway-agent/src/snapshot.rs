@@ -1,0 +1,139 @@
+//! Everything the agent knows at one moment, as plain data: the only input of [`crate::desired::desired`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::Ipv4Addr;
+
+use gateway_common::addr::{Mac, Prefix};
+
+use crate::config::GatewayConfig;
+use crate::desired::problem::Problem;
+
+/// All inputs of one decision.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Snapshot {
+    /// Name of the Node this agent runs on.
+    pub node_name: String,
+    /// The gateway configuration in force.
+    pub config: Configured,
+    /// Pods by namespace and name.
+    pub pods: BTreeMap<ObjectName, Pod>,
+    /// Nodes by name.
+    pub nodes: BTreeMap<String, Node>,
+    /// Links, addresses, neighbours and routes of this host.
+    pub host: Host,
+    /// EIP → pod address as the pinned tables hold it: who was first is decided by who is served.
+    pub held: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// What the sources could not read: by file and field.
+    pub problems: Vec<Problem>,
+}
+
+/// What the ConfigMap says.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum Configured {
+    /// No source has shown it yet: nothing is changed and nothing withdrawn.
+    #[default]
+    Unknown,
+    /// `enable-external-gw` is not `"true"`, or the ConfigMap was deleted: everything is withdrawn.
+    Disabled,
+    /// The last good configuration.
+    Enabled(GatewayConfig),
+}
+
+/// Namespace and name of an object; a cluster-wide object has an empty namespace.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct ObjectName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+    }
+}
+
+/// The part of a Pod that matters here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Pod {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.creationTimestamp`, seconds since the epoch; 0 when absent.
+    pub created: i64,
+    /// `metadata.deletionTimestamp` is set.
+    pub terminating: bool,
+    /// `spec.nodeName`.
+    pub node: Option<String>,
+    /// `spec.hostNetwork`.
+    pub host_network: bool,
+    /// The IPv4 address of `status.podIPs` (or `status.podIP`).
+    pub ip: Option<Ipv4Addr>,
+    /// `status.phase` is `Succeeded` or `Failed`.
+    pub finished: bool,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// The annotation `ovn.kubernetes.io/eip` as written.
+    pub eip: Option<String>,
+}
+
+/// The part of a Node that matters here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Node {
+    /// The IPv4 address of type `InternalIP`: the node's tunnel endpoint.
+    pub internal_ip: Option<Ipv4Addr>,
+    /// Condition `Ready` is `True`.
+    pub ready: bool,
+    /// Label `ovn.kubernetes.io/external-gw` is `"true"`.
+    pub gateway_label: bool,
+    /// IPv4 entries of `spec.podCIDRs` (or `spec.podCIDR`).
+    pub pod_cidrs: Vec<Prefix>,
+}
+
+/// What the kernel of this host says by rtnetlink.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Host {
+    /// Links by name.
+    pub links: BTreeMap<String, Link>,
+    /// Neighbours with a usable MAC, by interface and address.
+    pub neighbors: BTreeMap<(u32, Ipv4Addr), Mac>,
+    /// The main table's answer for each other node's underlay address.
+    pub routes: BTreeMap<Ipv4Addr, RouteTo>,
+}
+
+/// A network interface.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Link {
+    /// Interface index.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: Mac,
+    /// Its MTU, bytes.
+    pub mtu: u32,
+    /// Administratively up.
+    pub up: bool,
+    /// For a macvlan: the ifindex of the link below.
+    pub parent: Option<u32>,
+    /// Its IPv4 addresses.
+    pub addresses: Vec<Prefix>,
+}
+
+/// How the kernel would reach an address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RouteTo {
+    /// Outgoing interface.
+    pub ifindex: u32,
+    /// Next hop when the address is not on the link.
+    pub via: Option<Ipv4Addr>,
+}
+
+impl Host {
+    /// The link that has this address.
+    pub fn link_with_address(&self, addr: Ipv4Addr) -> Option<(&str, &Link)> {
+        self.links
+            .iter()
+            .find(|(_, link)| link.addresses.iter().any(|prefix| prefix.addr == addr))
+            .map(|(name, link)| (name.as_str(), link))
+    }
+}

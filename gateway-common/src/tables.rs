@@ -1,0 +1,255 @@
+//! The pinned tables: names, keys and values, as the datapath reads and `bpftool map dump` shows them.
+//!
+//! Addresses, MACs and ports are network-order bytes; ifindexes, slots, flags, MTUs and counters are host order.
+//! An unset address is 0.0.0.0. No `bool`, no `Option`, no padding that is not named.
+
+use core::net::Ipv4Addr;
+
+use crate::addr::Mac;
+use crate::verdict::Verdict;
+
+/// Directory of the pins.
+pub const PIN_DIR: &str = "/sys/fs/bpf/eip-gateway";
+
+/// Capacity of `eips` and `pods`, and number of counter slots.
+pub const MAX_EIPS: u32 = 65_536;
+/// Capacity of `vteps`.
+pub const MAX_VTEPS: u32 = 16_384;
+/// Capacity of `neighbors`.
+pub const MAX_NEIGHBORS: u32 = 65_536;
+/// Capacity of `internal`.
+pub const MAX_INTERNAL: u32 = 16_384;
+
+/// Names of the tables: file names of the pins and names of the BPF maps.
+pub mod name {
+    /// [`super::EipKey`] → [`super::Eip`], hash.
+    pub const EIPS: &str = "eips";
+    /// [`super::PodKey`] → [`super::Pod`], hash.
+    pub const PODS: &str = "pods";
+    /// [`super::VtepKey`] → [`super::Vtep`], hash.
+    pub const VTEPS: &str = "vteps";
+    /// [`super::NeighborKey`] → [`super::Neighbor`], hash.
+    pub const NEIGHBORS: &str = "neighbors";
+    /// Prefix → [`super::Internal`], longest prefix match.
+    pub const INTERNAL: &str = "internal";
+    /// Row 0 → [`super::Config`], array.
+    pub const CONFIG: &str = "config";
+    /// Slot → [`super::EipCounter`], per-CPU array.
+    pub const EIP_COUNTERS: &str = "eip_counters";
+    /// [`crate::verdict::Verdict::row`] → [`super::VerdictCounter`], per-CPU array.
+    pub const VERDICTS: &str = "verdicts";
+    /// All of them.
+    pub const ALL: [&str; 8] = [EIPS, PODS, VTEPS, NEIGHBORS, INTERNAL, CONFIG, EIP_COUNTERS, VERDICTS];
+}
+
+macro_rules! rows {
+    ($($(#[$doc:meta])* $name:ident = $size:literal { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })*) => {
+        $(
+            $(#[$doc])*
+            #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+            #[repr(C)]
+            pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
+
+            const _: () = assert!(size_of::<$name>() == $size);
+            const _: () = assert!($size == 0 $(+ size_of::<$type>())*, "no padding");
+
+            #[cfg(feature = "user")]
+            #[expect(unsafe_code, reason = "aya::Pod is an unsafe trait")]
+            // SAFETY: repr(C), Copy, integers and byte arrays only, and no padding (asserted above).
+            unsafe impl aya::Pod for $name {}
+        )*
+    };
+}
+
+rows! {
+    /// Key of `eips`.
+    EipKey = 4 {
+        /// The EIP.
+        eip: [u8; 4],
+    }
+    /// Value of `eips`: where an EIP's pod is.
+    Eip = 16 {
+        /// Address of the pod.
+        pod_ip: [u8; 4],
+        /// Tunnel endpoint of the pod's node; 0.0.0.0 for this node.
+        vtep: [u8; 4],
+        /// Row in `eip_counters`.
+        slot: u32,
+        /// Reserved, zero.
+        flags: u32,
+    }
+    /// Key of `pods`.
+    PodKey = 4 {
+        /// Address of the pod.
+        pod_ip: [u8; 4],
+    }
+    /// Value of `pods`: what an EIP pod's traffic leaves with.
+    Pod = 20 {
+        /// The pod's EIP.
+        eip: [u8; 4],
+        /// Tunnel endpoint of the pod's node; 0.0.0.0 for this node.
+        vtep: [u8; 4],
+        /// Tunnel endpoint of the gateway; 0.0.0.0 when this node is the gateway.
+        gateway: [u8; 4],
+        /// Row in `eip_counters`.
+        slot: u32,
+        /// Reserved, zero.
+        flags: u32,
+    }
+    /// Key of `vteps`.
+    VtepKey = 4 {
+        /// Underlay address of a node.
+        vtep: [u8; 4],
+    }
+    /// Value of `vteps`: a known node, and its next hop once resolved.
+    Vtep = 20 {
+        /// Interface towards the node.
+        ifindex: u32,
+        /// `VTEP_*` flags.
+        flags: u32,
+        /// Source MAC of frames to the node.
+        source_mac: [u8; 6],
+        /// Destination MAC of frames to the node.
+        destination_mac: [u8; 6],
+    }
+    /// Key of `neighbors`.
+    NeighborKey = 4 {
+        /// Address of a host on the external network.
+        addr: [u8; 4],
+    }
+    /// Value of `neighbors`.
+    Neighbor = 8 {
+        /// Its MAC.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: [u8; 2],
+    }
+    /// Value of `internal`.
+    Internal = 4 {
+        /// One; the prefix is the information.
+        present: u32,
+    }
+    /// Row 0 of `config`: what the datapath needs to know of this node.
+    Config = 64 {
+        /// [`crate::ABI_VERSION`] of the agent that wrote it; the datapath passes everything when it differs.
+        abi: u32,
+        /// `CONFIG_*` flags.
+        flags: u32,
+        /// External NIC; 0 when there is none.
+        external_ifindex: u32,
+        /// Router port; 0 when there is none.
+        router_port_ifindex: u32,
+        /// Underlay NIC.
+        underlay_ifindex: u32,
+        /// Virtual network identifier, 24 bits.
+        vni: u32,
+        /// Longest inner IPv4 packet the tunnel carries, bytes.
+        tunnel_mtu: u32,
+        /// MTU of the external NIC, bytes.
+        external_mtu: u32,
+        /// This node's tunnel endpoint.
+        local_vtep: [u8; 4],
+        /// The router port's address.
+        nic_ip: [u8; 4],
+        /// Network of the external subnet.
+        external_network: [u8; 4],
+        /// Netmask of the external subnet.
+        external_netmask: [u8; 4],
+        /// The physical gateway.
+        physical_gateway: [u8; 4],
+        /// The router port's MAC.
+        nic_mac: [u8; 6],
+        /// UDP port of the tunnel, network-order bytes.
+        geneve_port: [u8; 2],
+        /// Zero.
+        reserved: [u8; 4],
+    }
+    /// Row of `eip_counters`, one per CPU. Bytes are those of the inner frame, Ethernet header included.
+    EipCounter = 40 {
+        /// Packets to the pod.
+        in_packets: u64,
+        /// Bytes to the pod.
+        in_bytes: u64,
+        /// Packets from the pod.
+        out_packets: u64,
+        /// Bytes from the pod.
+        out_bytes: u64,
+        /// CLOCK_MONOTONIC of the last packet, nanoseconds; 0 for never.
+        last_seen_ns: u64,
+    }
+    /// Row of `verdicts`, one per CPU. Bytes are those of the frame as it arrived at the hook.
+    VerdictCounter = 16 {
+        /// Packets (segments of a GSO packet counted one by one).
+        packets: u64,
+        /// Bytes.
+        bytes: u64,
+    }
+}
+
+/// `Vtep::flags`: the next hop is resolved.
+pub const VTEP_RESOLVED: u32 = 1;
+/// `Vtep::flags`: the node is a gateway; only gateways may send to pods.
+pub const VTEP_GATEWAY: u32 = 2;
+/// `Config::flags`: this node owns the external network: it answers ARP and has the router port.
+pub const CONFIG_OWNER: u32 = 1;
+
+impl Eip {
+    /// The pod's node, `None` for this one.
+    pub fn node(&self) -> Option<Ipv4Addr> {
+        set(self.vtep)
+    }
+}
+
+impl Pod {
+    /// The pod's node, `None` for this one.
+    pub fn node(&self) -> Option<Ipv4Addr> {
+        set(self.vtep)
+    }
+
+    /// The gateway its traffic leaves by, `None` for this node.
+    pub fn via(&self) -> Option<Ipv4Addr> {
+        set(self.gateway)
+    }
+}
+
+impl Vtep {
+    /// A known node without a next hop yet.
+    pub const fn unresolved(flags: u32) -> Self {
+        Self { ifindex: 0, flags, source_mac: [0; 6], destination_mac: [0; 6] }
+    }
+
+    /// A known node and how to reach it.
+    pub const fn resolved(flags: u32, ifindex: u32, source: Mac, destination: Mac) -> Self {
+        Self { ifindex, flags: flags | VTEP_RESOLVED, source_mac: source.0, destination_mac: destination.0 }
+    }
+}
+
+impl VerdictCounter {
+    /// The sum of the CPUs' rows.
+    pub fn total<'a>(per_cpu: impl IntoIterator<Item = &'a Self>) -> Self {
+        per_cpu.into_iter().fold(Self::default(), |sum, cpu| Self {
+            packets: sum.packets + cpu.packets,
+            bytes: sum.bytes + cpu.bytes,
+        })
+    }
+}
+
+impl EipCounter {
+    /// The sum of the CPUs' rows, and the latest of their last-seen times.
+    pub fn total<'a>(per_cpu: impl IntoIterator<Item = &'a Self>) -> Self {
+        per_cpu.into_iter().fold(Self::default(), |sum, cpu| Self {
+            in_packets: sum.in_packets + cpu.in_packets,
+            in_bytes: sum.in_bytes + cpu.in_bytes,
+            out_packets: sum.out_packets + cpu.out_packets,
+            out_bytes: sum.out_bytes + cpu.out_bytes,
+            last_seen_ns: sum.last_seen_ns.max(cpu.last_seen_ns),
+        })
+    }
+}
+
+/// Rows of the `verdicts` table.
+pub const VERDICT_ROWS: u32 = Verdict::COUNT as u32;
+
+fn set(addr: [u8; 4]) -> Option<Ipv4Addr> {
+    (addr != [0; 4]).then(|| Ipv4Addr::from(addr))
+}
