@@ -1,0 +1,19 @@
+//! The control agent of eip-gateway: Snapshot → desired → diff → apply.
+//!
+//! Sources ([`source`]) fill a [`snapshot::Snapshot`]; [`desired`] says what this node's kernel should hold;
+//! [`tables`] compares it with what the pinned maps hold; [`apply`], [`attach`] and [`announce`] carry it out, driven
+//! by the one writer in [`run`]. [`inspect`] shows, [`teardown`] undoes.
+
+pub mod annotation;
+pub mod announce;
+pub mod apply;
+pub mod attach;
+pub mod cli;
+pub mod config;
+pub mod desired;
+pub mod inspect;
+pub mod run;
+pub mod snapshot;
+pub mod source;
+pub mod tables;
+pub mod teardown;
