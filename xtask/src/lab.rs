@@ -1,6 +1,6 @@
 //! `cargo xtask lab`: the cluster's networks on this machine.
 
-use std::process::ExitCode;
+use std::{env, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
@@ -10,7 +10,7 @@ use gateway_lab::{
     plan::SERVICE_TARGET_PORT,
 };
 
-use crate::{screen, workspace};
+use crate::{build, screen, workspace};
 
 /// A gateway, two workers, pods, a client and an outside host, as network namespaces on this machine.
 #[derive(clap::Args)]
@@ -98,11 +98,16 @@ fn up(prefix: &str, mtu: u16, agents: bool, eip: bool) -> Result<()> {
 }
 
 /// The agent to run: `$EIP_GATEWAY_AGENT`, or this checkout's, built first when it is missing.
-fn agent() -> Result<std::path::PathBuf> {
-    if let Some(chosen) = std::env::var_os(AGENT_VARIABLE) {
+fn agent() -> Result<PathBuf> {
+    if let Some(chosen) = env::var_os(AGENT_VARIABLE) {
         return Ok(chosen.into());
     }
-    Ok(workspace::agent())
+    let agent = workspace::agent();
+    if !agent.is_file() {
+        screen::note("there is no gateway-agent yet");
+        build::all()?;
+    }
+    Ok(agent)
 }
 
 fn attach(prefix: &str) -> Result<Lab> {

@@ -4,8 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod build;
 mod lab;
 mod screen;
+mod setup;
+mod test;
+mod toolchain;
 mod workspace;
 
 /// Sets up, builds, shows and tests eip-gateway.
@@ -18,12 +22,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Verb {
+    Setup(setup::Args),
+    Build(build::Args),
     Lab(lab::Args),
+    Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Setup(args) => setup::run(&args),
+        Verb::Build(args) => build::run(&args),
         Verb::Lab(args) => lab::run(args),
+        Verb::Test(args) => test::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         screen::failure(&format!("{error:#}"));

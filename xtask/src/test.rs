@@ -1,0 +1,232 @@
+//! `cargo xtask test`: everything CI runs, in sections.
+
+use std::{
+    fs,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use comfy_table::{Table, presets};
+use gateway_lab::AGENT_VARIABLE;
+use nix::unistd::Uid;
+
+use crate::{build, screen, setup, toolchain::BpfRustc, workspace};
+
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask test                everything; what CI runs
+  cargo xtask test fmt clippy     only these sections
+  cargo xtask test rows           builds first, then the packet rows on host, XDP and TC")]
+pub(crate) struct Args {
+    /// Only these sections, and what they need.
+    sections: Vec<Section>,
+}
+
+/// A section of the run, in the order they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// rustfmt has nothing to change.
+    Fmt,
+    /// The BPF object and the agent build.
+    Build,
+    /// clippy on the host target, warnings are errors.
+    Clippy,
+    /// The BPF target: clippy where the BPF toolchain has it, else the compiler's own lints.
+    ClippyBpf,
+    /// Duplicate dependencies and licences.
+    Deny,
+    /// Unit tests, and the lab's tests of itself.
+    Unit,
+    /// Packet rows on host, XDP and TC.
+    Rows,
+    /// Properties of the datapath on the host engine.
+    Properties,
+    /// End to end in the lab.
+    Lab,
+}
+
+enum Outcome {
+    Passed,
+    /// Not run, with the reason.
+    NotRun(String),
+    Failed(String),
+}
+
+impl Section {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Fmt => "format",
+            Self::Build => "build",
+            Self::Clippy => "clippy, host",
+            Self::ClippyBpf => "lints, BPF target",
+            Self::Deny => "dependencies",
+            Self::Unit => "unit tests",
+            Self::Rows => "packet rows on three engines",
+            Self::Properties => "properties",
+            Self::Lab => "lab tests",
+        }
+    }
+
+    /// Whether it compiles or runs what `build` makes.
+    fn needs_build(self) -> bool {
+        match self {
+            Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny => false,
+            Self::Clippy | Self::Unit | Self::Rows | Self::Properties | Self::Lab => true,
+        }
+    }
+
+    fn run(self) -> Result<Outcome> {
+        match self {
+            Self::Fmt => cargo(&["fmt", "--all", "--check"]),
+            Self::Build => build::all(),
+            Self::Clippy => cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+            Self::ClippyBpf => clippy_bpf(),
+            Self::Deny => return deny(),
+            Self::Unit => cargo(&[
+                "test",
+                "--package=gateway-common",
+                "--package=gateway-ebpf",
+                "--package=gateway-agent",
+                "--package=gateway-lab",
+                "--package=xtask",
+            ]),
+            Self::Rows => cargo(&["test", "--package=gateway-tests", "--release", "--test=rows"]),
+            Self::Properties => cargo(&["test", "--package=gateway-tests", "--release", "--test=properties"]),
+            Self::Lab => cargo(&[
+                "test",
+                "--package=gateway-tests",
+                "--release",
+                "--test=lab",
+                "--",
+                "--test-threads=1",
+            ]),
+        }?;
+        Ok(Outcome::Passed)
+    }
+}
+
+/// Carries the verb out.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    usable(Uid::effective().is_root(), kernel.trim())?;
+    setup::ensure()?;
+    let chosen = selection(&args.sections);
+    let mut results: Vec<(Section, Outcome, Duration)> = Vec::new();
+    for section in chosen {
+        screen::title(&format!("── {} ", section.title()));
+        let since = Instant::now();
+        let built = !results
+            .iter()
+            .any(|(done, outcome, _)| *done == Section::Build && matches!(outcome, Outcome::Failed(_)));
+        let outcome = if section.needs_build() && !built {
+            Outcome::Failed("not run: the build failed".to_owned())
+        } else {
+            section.run().unwrap_or_else(|error| Outcome::Failed(format!("{error:#}")))
+        };
+        match &outcome {
+            Outcome::Passed => screen::good(section.title()),
+            Outcome::NotRun(reason) => screen::note(reason),
+            Outcome::Failed(reason) => screen::bad(reason),
+        }
+        results.push((section, outcome, since.elapsed()));
+    }
+    summary(&results);
+    let failed = results.iter().any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)));
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// One line for a machine on which the tests cannot run.
+fn usable(root: bool, kernel: &str) -> Result<()> {
+    ensure!(
+        root,
+        "the tests load BPF programs and make network namespaces, which needs root: run them with sudo"
+    );
+    let mut numbers =
+        kernel.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse::<u32>().unwrap_or(0));
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    ensure!(
+        version >= (6, 1),
+        "the tests need Linux 6.1 or newer and this is {kernel}: run them on a newer kernel"
+    );
+    Ok(())
+}
+
+/// The sections to run, in order, with what they need.
+fn selection(asked: &[Section]) -> Vec<Section> {
+    let needs_build = asked.iter().any(|section| section.needs_build());
+    let wanted = |section: &Section| {
+        asked.is_empty() || asked.contains(section) || (needs_build && *section == Section::Build)
+    };
+    Section::value_variants().iter().copied().filter(wanted).collect()
+}
+
+fn cargo(words: &[&str]) -> Result<()> {
+    workspace::run(workspace::cargo().args(words).env(AGENT_VARIABLE, workspace::agent()))
+}
+
+fn clippy_bpf() -> Result<()> {
+    let rustc = BpfRustc::find()?;
+    let clippy = rustc.path.with_file_name("clippy-driver");
+    let mut command = rustc.cargo("check", "ebpf-check", &["-Dwarnings"])?;
+    if clippy.is_file() {
+        // What cargo-clippy does, with a driver that is of the same build as the rustc.
+        command.env("RUSTC_WORKSPACE_WRAPPER", clippy).env("CLIPPY_ARGS", "");
+    } else {
+        screen::note(&format!(
+            "{} comes without clippy: the compiler's own lints, as errors",
+            rustc.version()
+        ));
+    }
+    workspace::run(&mut command)
+}
+
+fn deny() -> Result<Outcome> {
+    if workspace::output(workspace::cargo().args(["deny", "--version"])).is_none() {
+        return Ok(Outcome::NotRun(
+            "cargo-deny is not installed: `cargo install cargo-deny` to check".to_owned(),
+        ));
+    }
+    cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"])?;
+    Ok(Outcome::Passed)
+}
+
+fn summary(results: &[(Section, Outcome, Duration)]) {
+    screen::title("── summary ");
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_header(["SECTION", "RESULT", "SECONDS"]);
+    for (section, outcome, time) in results {
+        let word = match outcome {
+            Outcome::Passed => "passed",
+            Outcome::NotRun(_) => "not run",
+            Outcome::Failed(_) => "FAILED",
+        };
+        table.add_row([section.title().to_owned(), word.to_owned(), format!("{:.1}", time.as_secs_f64())]);
+    }
+    screen::line(&table.to_string());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_that_cannot_is_told_in_one_line() {
+        assert!(usable(true, "6.1.0-13-amd64").is_ok());
+        assert!(usable(true, "7.0.1").is_ok());
+        for (root, kernel) in [(false, "6.18.1"), (true, "5.15.0"), (true, "6.0.19"), (true, "")] {
+            let message = usable(root, kernel).expect_err("it is unusable").to_string();
+            assert_eq!(message.lines().count(), 1);
+        }
+    }
+
+    #[test]
+    fn a_section_brings_the_build_it_needs() {
+        assert_eq!(selection(&[Section::Rows]), [Section::Build, Section::Rows]);
+        assert_eq!(selection(&[Section::Fmt]), [Section::Fmt]);
+        assert_eq!(selection(&[]), Section::value_variants());
+    }
+}
