@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 
 use gateway_common::addr::{Mac, Prefix};
 
+use crate::annotation::Keys;
 use crate::config::GatewayConfig;
 use crate::desired::problem::Problem;
 
@@ -14,6 +15,8 @@ use crate::desired::problem::Problem;
 pub struct Snapshot {
     /// Name of the Node this agent runs on.
     pub node_name: String,
+    /// Names of the annotations and the label.
+    pub keys: Keys,
     /// The gateway configuration in force.
     pub config: Configured,
     /// Pods by namespace and name.
@@ -22,7 +25,9 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Node>,
     /// Links, addresses, neighbours and routes of this host.
     pub host: Host,
-    /// EIP → pod address as the pinned tables hold it: who was first is decided by who is served.
+    /// EIP → address of the pod that is served: who was first is decided by who is served. The pinned tables'
+    /// [`served`](crate::tables::Tables::served), overridden by the [`served`](crate::desired::Desired::served) of the
+    /// last decision, which knows of other nodes' pods too.
     pub held: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// What the sources could not read: by file and field.
     pub problems: Vec<Problem>,
@@ -51,7 +56,11 @@ pub struct ObjectName {
 
 impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.namespace.is_empty() { f.write_str(&self.name) } else { write!(f, "{}/{}", self.namespace, self.name) }
+        if self.namespace.is_empty() {
+            f.write_str(&self.name)
+        } else {
+            write!(f, "{}/{}", self.namespace, self.name)
+        }
     }
 }
 
@@ -129,6 +138,11 @@ pub struct RouteTo {
 }
 
 impl Host {
+    /// The link with this interface index.
+    pub fn link_by_index(&self, ifindex: u32) -> Option<(&str, &Link)> {
+        self.links.iter().find(|(_, link)| link.ifindex == ifindex).map(|(name, link)| (name.as_str(), link))
+    }
+
     /// The link that has this address.
     pub fn link_with_address(&self, addr: Ipv4Addr) -> Option<(&str, &Link)> {
         self.links

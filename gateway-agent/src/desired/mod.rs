@@ -18,6 +18,8 @@ pub struct Desired {
     pub state: State,
     /// EIPs bound to pods, cluster-wide, by EIP.
     pub bindings: BTreeMap<Ipv4Addr, ObjectName>,
+    /// EIP → pod address of the same bindings, bound or not yet: what the next snapshot's `held` starts from.
+    pub served: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// Everything refused or worth a warning, in a stable order.
     pub problems: Vec<Problem>,
 }

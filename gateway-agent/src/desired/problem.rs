@@ -2,10 +2,10 @@
 
 use std::fmt;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// The object's wish is not carried out.
@@ -17,7 +17,7 @@ pub enum Kind {
 }
 
 /// One thing an operator should know.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub struct Problem {
     /// How bad it is.
     pub kind: Kind,
@@ -34,5 +34,53 @@ pub struct Problem {
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}; {}", self.object, self.field, self.message, self.remedy)
+    }
+}
+
+impl Problem {
+    /// The object's wish is not carried out.
+    pub fn refused(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Kind::Refused, object, field, message, remedy)
+    }
+
+    /// Another object holds the EIP.
+    pub fn conflict(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Kind::Conflict, object, field, message, remedy)
+    }
+
+    /// It works, but not as well as it could.
+    pub fn warning(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Kind::Warning, object, field, message, remedy)
+    }
+
+    fn new(
+        kind: Kind,
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            kind,
+            object: object.into(),
+            field: field.into(),
+            message: message.into(),
+            remedy: remedy.into(),
+        }
     }
 }
