@@ -1,0 +1,1 @@
+//! Undoes all of it.
