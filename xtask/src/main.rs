@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod build;
+mod demo;
 mod lab;
 mod screen;
 mod setup;
@@ -25,6 +26,7 @@ enum Verb {
     Setup(setup::Args),
     Build(build::Args),
     Lab(lab::Args),
+    Demo(demo::Args),
     Test(test::Args),
 }
 
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
         Verb::Setup(args) => setup::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Lab(args) => lab::run(args),
+        Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
     };
     outcome.unwrap_or_else(|error| {

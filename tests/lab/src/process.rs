@@ -59,10 +59,12 @@ impl Process {
         true
     }
 
-    /// The file it runs, with ` (deleted)` behind the name once that file was replaced.
-    pub(crate) fn executable(&self) -> Option<String> {
-        let link = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
-        Some(link.to_string_lossy().into_owned())
+    /// Whether it still runs the file of that name as it is now: not another one, and not one replaced since.
+    pub(crate) fn runs(&self, program: &Path) -> bool {
+        let words = fs::read(format!("/proc/{}/cmdline", self.pid)).unwrap_or_default();
+        let named = words.split(|byte| *byte == 0).any(|word| word == program.as_os_str().as_encoded_bytes());
+        let image = fs::read_link(format!("/proc/{}/exe", self.pid));
+        named && image.is_ok_and(|image| !image.to_string_lossy().ends_with(" (deleted)"))
     }
 }
 

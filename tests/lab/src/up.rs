@@ -143,12 +143,8 @@ pub(crate) fn start_agents(config: &LabConfig, state: &State) -> Result<Vec<Star
         return Ok(Vec::new());
     }
     let binary = agent::binary(config)?;
-    let current = binary.to_string_lossy();
-    let outdated: Vec<_> = NODES
-        .iter()
-        .filter_map(|node| state.agent(node.name))
-        .filter(|agent| agent.executable().is_some_and(|file| file != current))
-        .collect();
+    let outdated: Vec<_> =
+        NODES.iter().filter_map(|node| state.agent(node.name)).filter(|agent| !agent.runs(&binary)).collect();
     process::stop(&outdated, down::GRACE)?;
     let missing = NODES.iter().filter(|node| state.agent(node.name).is_none());
     missing.map(|node| agent::start(state, &binary, &config.prefix, node.name)).collect()

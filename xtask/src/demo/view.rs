@@ -1,0 +1,69 @@
+//! What an operator can look at: the wire, the agent's tables, the pinned map.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gateway_lab::{CLIENT, EIP, Job, Lab};
+
+use super::stage::Findings;
+use crate::workspace;
+
+const PINGS: usize = 5;
+
+pub(crate) fn wire(lab: &Lab) -> Result<Findings> {
+    let ours = format!("host {CLIENT} or host {EIP}");
+    let tunnel = "udp port 6081";
+    let mut nic = capture(lab, "worker1", "eth0", &["-Q", "out"], tunnel)?;
+    let mut geneve = capture(lab, "switch", "worker1", &[], tunnel)?;
+    let mut bare = capture(lab, "switch", "worker1", &[], &ours)?;
+    let mut elsewhere = capture(lab, "switch", "worker2", &[], &format!("{tunnel} or {ours}"))?;
+    let count = PINGS.to_string();
+    lab.read("client", &["ping", "-i0.1", "-W1", "-c", &count, &EIP.to_string()])?;
+    let (nic, geneve) = (nic.interrupt()?, geneve.interrupt()?);
+    let (bare, elsewhere) = (bare.interrupt()?, elsewhere.interrupt()?);
+    let (sent, both) = (nic.lines().count(), geneve.lines().count());
+    ensure!(sent >= PINGS, "worker1 sent {sent} Geneve packets for {PINGS} answers");
+    ensure!(both >= 2 * PINGS, "{both} Geneve packets on the wire for {PINGS} pings and their answers");
+    ensure!(bare.is_empty(), "un-tunnelled on worker1's wire:\n{bare}");
+    ensure!(elsewhere.is_empty(), "on worker2's wire, which has no part in this:\n{elsewhere}");
+    let sample: Vec<_> = geneve.lines().take(2).collect();
+    Ok(vec![
+        format!("{both} Geneve packets for {PINGS} pings and their answers\n{}", sample.join("\n")),
+        format!("un-tunnelled packets of {CLIENT} or {EIP}: none here, and nothing at all at worker2"),
+    ])
+}
+
+fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str) -> Result<Job> {
+    let mut words = vec!["tcpdump", "-nl", "--immediate-mode", "-i", interface];
+    words.extend(extra);
+    words.push(filter);
+    let mut job = lab.spawn(name, &words)?;
+    job.wait_for("listening on", Duration::from_secs(5))?;
+    Ok(job)
+}
+
+/// What the gateway's agent says of its EIPs; works with the agent dead, too.
+pub(crate) fn eips(lab: &Lab) -> Result<String> {
+    let agent = workspace::agent();
+    lab.read("gw1", &[&agent.to_string_lossy(), "show", "eips"])
+}
+
+pub(crate) fn counters(lab: &Lab, before: &str) -> Result<Findings> {
+    let after = eips(lab)?;
+    let row = |text: &str| text.lines().find(|line| line.contains(&EIP.to_string())).map(str::to_owned);
+    let now = row(&after).with_context(|| format!("`show eips` does not show {EIP}:\n{after}"))?;
+    ensure!(row(before).is_none_or(|then| then != now), "the counters of {EIP} did not move: {now}");
+    Ok(vec![format!("before the traffic: gateway-agent show eips\n{before}"), format!("after it\n{after}")])
+}
+
+pub(crate) fn map(lab: &Lab) -> Result<Findings> {
+    let pin = lab.pin_dir("gw1").join("eips").to_string_lossy().into_owned();
+    let json = lab.read("gw1", &["bpftool", "-j", "map", "dump", "pinned", &pin])?;
+    let entries: serde_json::Value = serde_json::from_str(&json)?;
+    let value = &entries[0]["formatted"]["value"];
+    let fields = value.as_object().context("bpftool knows no field names: the map has no BTF")?;
+    ensure!(!fields.keys().any(|name| name.starts_with("__")), "unnamed fields: {value}");
+    let names: Vec<_> = fields.keys().map(String::as_str).collect();
+    let text = lab.read("gw1", &["bpftool", "map", "dump", "pinned", &pin])?;
+    Ok(vec![format!("fields by name: {}\nbpftool map dump pinned {pin}\n{text}", names.join(", "))])
+}
