@@ -1,0 +1,101 @@
+//! What the datapath needs of the world: the bytes of one frame, and the tables.
+
+use gateway_common::tables::{Config, Eip, Neighbor, Pod, Vtep};
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::{geneve, icmp, ipv4};
+
+/// The bytes of one Ethernet frame.
+///
+/// Offsets count from the Ethernet header. Every access is checked: `None` means the frame is shorter, or the
+/// kernel refused to change its size.
+pub trait Frame {
+    /// Whether the engine can let the kernel resolve a next hop ([`super::Exit::RedirectNeighbor`]): TC can.
+    const KERNEL_RESOLVES: bool;
+
+    /// Length of the frame, bytes.
+    fn len(&self) -> u32;
+
+    /// Packets the frame will be on the wire: more than one for a GSO packet.
+    fn segments(&self) -> u32;
+
+    /// `N` bytes at `offset`; two at least, since the verifier does not see that one byte lies before the end.
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
+
+    /// Writes `N` bytes at `offset`.
+    fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()>;
+
+    /// Lengthens the frame at its head; the first bytes, as many as were added and 14 more, are undefined until
+    /// written.
+    fn grow_head(&mut self, room: Room) -> Option<()>;
+
+    /// Takes `count` bytes away at the head; the first 14 bytes are undefined until written.
+    fn shrink_head(&mut self, count: usize) -> Option<()>;
+
+    /// Cuts the frame to `len` bytes.
+    fn truncate(&mut self, len: u32) -> Option<()>;
+
+    /// Carries a change into an L4 checksum that covers it (RFC 1624). A method of the frame, since an skb may hold
+    /// a checksum that the NIC has yet to complete.
+    fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()>;
+}
+
+/// What room at the head of a frame is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// The tunnel's headers: an skb notes where the inner packet starts, so that the kernel can segment it.
+    Tunnel,
+    /// The IPv4 and ICMP headers of an error.
+    IcmpError,
+}
+
+impl Room {
+    /// Its size, bytes.
+    pub const fn len(self) -> usize {
+        match self {
+            Self::Tunnel => geneve::OVERHEAD,
+            Self::IcmpError => ipv4::HEADER_LEN + icmp::HEADER_LEN,
+        }
+    }
+}
+
+/// A change of four bytes under an L4 checksum.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct L4Change {
+    /// The bytes before.
+    pub from: [u8; 4],
+    /// The bytes after.
+    pub to: [u8; 4],
+    /// The bytes are part of the pseudo-header, not of the segment.
+    pub pseudo_header: bool,
+    /// A checksum field of zero means that none was computed, and stays.
+    pub zero_is_none: bool,
+}
+
+/// Which way a packet goes, seen from the pod.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    /// To the pod.
+    In,
+    /// From the pod.
+    Out,
+}
+
+/// The tables. Addresses are network-order bytes.
+pub trait Env {
+    /// Row 0 of `config`.
+    fn config(&self) -> Option<&Config>;
+    /// Row of `eips`.
+    fn eip(&self, eip: [u8; 4]) -> Option<&Eip>;
+    /// Row of `pods`.
+    fn pod(&self, pod_ip: [u8; 4]) -> Option<&Pod>;
+    /// Row of `vteps`.
+    fn vtep(&self, vtep: [u8; 4]) -> Option<&Vtep>;
+    /// Row of `neighbors`.
+    fn neighbor(&self, addr: [u8; 4]) -> Option<&Neighbor>;
+    /// Whether `internal` has a prefix that contains the address.
+    fn is_internal(&self, addr: [u8; 4]) -> bool;
+    /// Adds to a row of `verdicts`.
+    fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32);
+    /// Adds to a row of `eip_counters`.
+    fn count_eip(&self, slot: u32, direction: Direction, packets: u32, bytes: u32);
+}

@@ -1,0 +1,229 @@
+//! Putting frames into the tunnel and reading what comes out of it (RFC 8926).
+
+use gateway_common::addr::Mac;
+use gateway_common::csum::{Sum, pseudo_header};
+use gateway_common::flow;
+use gateway_common::tables::{Config, VTEP_RESOLVED, Vtep};
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::geneve::{self, INNER_IP, OVERHEAD};
+use gateway_common::wire::{eth, ipv4, l4};
+
+use super::packet::Packet;
+use super::{Action, Env, Exit, Frame, Outcome, Room, Step};
+
+/// TTL of the outer header, as the kernel and OVS set it.
+const OUTER_TTL: u8 = 64;
+
+/// How a packet gets to a node.
+#[derive(Clone, Copy)]
+pub(super) struct Hop {
+    /// Outer addresses and frame.
+    pub(super) tunnel: Tunnel,
+    /// What the engine does then.
+    pub(super) exit: Exit,
+}
+
+/// The outer headers that vary.
+#[derive(Clone, Copy)]
+pub(super) struct Tunnel {
+    /// Outer Ethernet header.
+    pub(super) outer: eth::Header,
+    /// Destination VTEP.
+    pub(super) to: [u8; 4],
+    /// Source of the inner Ethernet header.
+    pub(super) inner_source: Mac,
+    /// Destination of the inner Ethernet header.
+    pub(super) inner_destination: Mac,
+}
+
+/// The next hop towards a node: known, or left to the kernel where the engine can. Called before anything is
+/// changed, since XDP passes the untouched packet on.
+#[inline(always)]
+pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) -> Step<Hop> {
+    let (outer, exit) = match env.vtep(vtep) {
+        Some(Vtep { ifindex, flags, source_mac, destination_mac }) if flags & VTEP_RESOLVED != 0 => (
+            eth::Header { destination: Mac(*destination_mac), source: Mac(*source_mac), ethertype: eth::IPV4 },
+            Exit::of(Action::Redirect, *ifindex),
+        ),
+        Some(_) | None if F::KERNEL_RESOLVES => (
+            eth::Header { destination: Mac([0; 6]), source: Mac([0; 6]), ethertype: eth::IPV4 },
+            Exit::of(Action::RedirectNeighbor, config.underlay_ifindex),
+        ),
+        Some(_) | None => return Err(Outcome::pass(Verdict::PassUnresolved)),
+    };
+    let tunnel = Tunnel {
+        outer,
+        to: vtep,
+        inner_source: Mac::TUNNEL_GATEWAY,
+        inner_destination: Mac::TUNNEL_WORKER,
+    };
+    Ok(Hop { tunnel, exit })
+}
+
+/// Grows the frame by the tunnel's headers and writes them. The inner packet starts at offset 14 and fills the
+/// frame.
+#[inline(always)]
+pub(super) fn encapsulate<F: Frame>(
+    frame: &mut F,
+    config: &Config,
+    packet: &Packet,
+    tunnel: &Tunnel,
+) -> Step<()> {
+    let inner = &packet.header;
+    let covered = inner_l4_sum(frame, packet);
+    let ports = ports(frame, packet);
+    let source_port = flow::source_port(inner.source(), inner.destination(), inner.protocol(), ports);
+
+    let udp_len = (l4::UDP_LEN + geneve::HEADER_LEN + eth::HEADER_LEN) as u16 + inner.total_len();
+    let outer_ip = ipv4::Repr {
+        // RFC 6040 section 4.1, normal mode: DSCP and ECN are copied.
+        tos: inner.tos(),
+        payload_len: udp_len,
+        dont_fragment: true,
+        ttl: OUTER_TTL,
+        protocol: ipv4::UDP,
+        source: config.local_vtep,
+        destination: tunnel.to,
+    };
+    let ([s0, s1], [d0, d1], [l0, l1]) =
+        (source_port.to_be_bytes(), config.geneve_port, udp_len.to_be_bytes());
+    let mut udp = [s0, s1, d0, d1, l0, l1, 0, 0];
+    let geneve = geneve::emit(config.vni);
+    let inner_eth = eth::Header {
+        destination: tunnel.inner_destination,
+        source: tunnel.inner_source,
+        ethertype: eth::IPV4,
+    }
+    .emit();
+    if let Some(inner_l4) = covered {
+        // Local checksum offload: the inner IPv4 header sums to zero, the inner L4 to the complement of its
+        // pseudo-header, so the payload need not be read.
+        let sum = pseudo_header(&config.local_vtep, &tunnel.to, ipv4::UDP, udp_len)
+            .bytes(&udp)
+            .bytes(&geneve)
+            .bytes(&inner_eth)
+            .word(inner_l4);
+        [udp[6], udp[7]] = nonzero(sum).to_be_bytes();
+    }
+
+    let mut headers = [0; INNER_IP];
+    headers[..14].copy_from_slice(&tunnel.outer.emit());
+    headers[14..34].copy_from_slice(&outer_ip.emit().0);
+    headers[34..42].copy_from_slice(&udp);
+    headers[42..50].copy_from_slice(&geneve);
+    headers[50..].copy_from_slice(&inner_eth);
+    match frame.grow_head(Room::Tunnel).and_then(|()| frame.store(0, &headers)) {
+        Some(()) => Ok(()),
+        None => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}
+
+/// RFC 768: a computed checksum of zero is sent as all ones.
+#[inline(always)]
+const fn nonzero(sum: Sum) -> u16 {
+    match sum.checksum() {
+        0 => 0xffff,
+        checksum => checksum,
+    }
+}
+
+/// The one's-complement sum over everything behind the inner IPv4 header, by local checksum offload; `None` when the
+/// headers do not tell, and the outer checksum stays zero (none, RFC 768).
+#[inline(always)]
+fn inner_l4_sum<F: Frame>(frame: &F, packet: &Packet) -> Option<u16> {
+    let inner = &packet.header;
+    // A fragment's checksum covers bytes that are elsewhere; the segments of a GSO packet will have their own.
+    if inner.is_fragment() || frame.segments() > 1 {
+        return None;
+    }
+    match inner.protocol() {
+        ipv4::ICMP => Some(0),
+        ipv4::TCP => Some(inner_pseudo_complement(packet)),
+        ipv4::UDP => {
+            let [l0, l1, c0, c1] = frame.load::<4>(packet.l4() + 4)?;
+            let whole = u16::from_be_bytes([l0, l1]) == inner.payload_len();
+            if whole && [c0, c1] != [0, 0] { Some(inner_pseudo_complement(packet)) } else { None }
+        }
+        _ => None,
+    }
+}
+
+#[inline(always)]
+fn inner_pseudo_complement(packet: &Packet) -> u16 {
+    let inner = &packet.header;
+    pseudo_header(&inner.source(), &inner.destination(), inner.protocol(), inner.payload_len()).checksum()
+}
+
+/// Source and destination port, zero where the packet shows none or is a fragment.
+#[inline(always)]
+fn ports<F: Frame>(frame: &F, packet: &Packet) -> [u8; 4] {
+    match packet.header.protocol() {
+        ipv4::TCP | ipv4::UDP | ipv4::UDPLITE if !packet.header.is_fragment() => {
+            frame.load(packet.l4()).unwrap_or([0; 4])
+        }
+        _ => [0; 4],
+    }
+}
+
+/// A packet found in our tunnel.
+#[derive(Clone, Copy)]
+pub(super) struct Tunnelled {
+    /// Source VTEP.
+    pub(super) from: [u8; 4],
+    /// The sender's row of `vteps`: its flags.
+    pub(super) vtep_flags: u32,
+    /// Bytes from the outer Ethernet header to the inner one.
+    pub(super) depth: usize,
+    /// The inner packet, where it stands in the tunnelled frame.
+    pub(super) packet: Packet,
+}
+
+/// Reads a frame that arrived on the underlay. Nothing is changed.
+#[inline(always)]
+pub(super) fn inspect<F: Frame, E: Env>(frame: &F, env: &E, config: &Config) -> Step<Tunnelled> {
+    const NOT_OURS: Outcome = Outcome::pass(Verdict::PassNotTunnel);
+    let outer = ipv4::Header(frame.load(eth::HEADER_LEN).ok_or(NOT_OURS)?);
+    let is_candidate = outer.0[0] == 0x45
+        && outer.protocol() == ipv4::UDP
+        && outer.destination() == config.local_vtep
+        && !outer.is_fragment();
+    if !is_candidate {
+        return Err(NOT_OURS);
+    }
+    let b: [u8; 16] = frame.load(eth::HEADER_LEN + ipv4::HEADER_LEN).ok_or(NOT_OURS)?;
+    if [b[2], b[3]] != config.geneve_port {
+        return Err(NOT_OURS);
+    }
+    let header = geneve::Header::parse(&[b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]);
+    if header.vni != config.vni {
+        return Err(Outcome::pass(Verdict::PassForeignVni));
+    }
+    let vtep = env.vtep(outer.source()).ok_or(Outcome::drop(Verdict::DropUnknownVtep))?;
+    if header.version != 0 || header.control {
+        return Err(Outcome::drop(Verdict::DropGeneveVersion));
+    }
+    if header.critical {
+        return Err(Outcome::drop(Verdict::DropCriticalOption));
+    }
+    let depth = OVERHEAD + header.options_len;
+    let inner_type: [u8; 2] = frame.load(depth + 12).ok_or(Outcome::drop(Verdict::DropMalformed))?;
+    if header.protocol_type != eth::TEB || u16::from_be_bytes(inner_type) != eth::IPV4 {
+        return Err(Outcome::drop(Verdict::DropNotIpv4Inside));
+    }
+    let packet = Packet::at(frame, depth + eth::HEADER_LEN)?;
+    Ok(Tunnelled { from: outer.source(), vtep_flags: vtep.flags, depth, packet })
+}
+
+/// Takes the tunnel's headers off and writes `ethernet` as the frame's header. The inner packet then starts at
+/// offset 14; the returned view says so.
+#[inline(always)]
+pub(super) fn decapsulate<F: Frame>(
+    frame: &mut F,
+    tunnelled: &Tunnelled,
+    ethernet: eth::Header,
+) -> Step<Packet> {
+    match frame.shrink_head(tunnelled.depth).and_then(|()| frame.store(0, &ethernet.emit())) {
+        Some(()) => Ok(Packet { ip: eth::HEADER_LEN, header: tunnelled.packet.header }),
+        None => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}

@@ -1,0 +1,126 @@
+//! ICMP that the gateway sends of its own: echo replies for the router port, and a router's errors.
+
+use gateway_common::csum::{self, Sum};
+use gateway_common::tables::Config;
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::icmp::{self, RouterError};
+use gateway_common::wire::{eth, ipv4};
+
+use super::packet::Packet;
+use super::{Exit, Frame, Outcome, Room, Step};
+
+/// TTL of an echo reply: what an OVN router port's has when it arrives, and operators' scripts look for.
+const ECHO_TTL: u8 = 254;
+/// TTL of an ICMP error.
+const ERROR_TTL: u8 = 64;
+/// Bytes quoted behind the IPv4 header of the packet in error (RFC 792).
+const QUOTED_L4: usize = 8;
+/// Quoted 16-bit words at most: a header of 60 bytes and [`QUOTED_L4`].
+const MAX_QUOTED_WORDS: usize = (60 + QUOTED_L4) / 2;
+
+/// Answers an unfragmented echo request to the router port; anything else for it is the kernel's.
+#[inline(always)]
+pub(super) fn echo<F: Frame>(
+    frame: &mut F,
+    ethernet: &eth::Header,
+    packet: &Packet,
+    exit: Exit,
+) -> Step<Outcome> {
+    const KERNEL: Outcome = Outcome::pass(Verdict::PassNicIp);
+    let is_plain = packet.header.protocol() == ipv4::ICMP
+        && packet.header.len() == ipv4::HEADER_LEN
+        && !packet.header.is_fragment();
+    if !is_plain {
+        return Err(KERNEL);
+    }
+    let l4 = packet.ip + ipv4::HEADER_LEN;
+    let [kind, code, c0, c1] = frame.load(l4).ok_or(KERNEL)?;
+    if kind != icmp::ECHO_REQUEST || code != 0 {
+        return Err(KERNEL);
+    }
+    let [c0, c1] = csum::update(u16::from_be_bytes([c0, c1]), &[kind, code], &[icmp::ECHO_REPLY, 0]).to_be_bytes();
+    let mut header = packet.header;
+    let (source, destination) = (header.source(), header.destination());
+    header.set_source(destination);
+    header.set_destination(source);
+    header.set_ttl(ECHO_TTL);
+    let turned = eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
+    let stored = frame
+        .store(0, &turned.emit())
+        .and_then(|()| frame.store(packet.ip, &header.0))
+        .and_then(|()| frame.store(l4, &[icmp::ECHO_REPLY, 0, c0, c1]));
+    match stored {
+        Some(()) => Ok(Outcome::new(Verdict::EchoReply, exit)),
+        None => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}
+
+/// Whether an ICMP error may be sent about the packet (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7).
+#[inline(always)]
+fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
+    if packet.header.is_later_fragment() || packet.header.source() == [0; 4] {
+        return false;
+    }
+    if packet.header.protocol() != ipv4::ICMP {
+        return true;
+    }
+    matches!(frame.load(packet.l4()), Some([kind, _code]) if !icmp::is_error(kind))
+}
+
+/// Replaces the packet in the frame by an ICMP error about it, from the router port to its source. `ethernet` is
+/// the new frame's header; the packet starts at offset 14.
+///
+/// # Errors
+/// `silent` when no error may be sent about the packet.
+#[inline(always)]
+pub(super) fn report<F: Frame>(
+    frame: &mut F,
+    config: &Config,
+    packet: &Packet,
+    error: RouterError,
+    ethernet: eth::Header,
+    silent: Verdict,
+) -> Step<Packet> {
+    let quoted = packet.header.len() + QUOTED_L4;
+    if !may_report(frame, packet) || (packet.header.payload_len() as usize) < QUOTED_L4 {
+        return Err(Outcome::drop(silent));
+    }
+    let icmp = error.emit();
+    let sum = quoted_sum(frame, quoted).ok_or(Outcome::drop(silent))?;
+    let [c0, c1] = sum.bytes(&icmp).checksum().to_be_bytes();
+    let header = ipv4::Repr {
+        tos: 0,
+        payload_len: (icmp::HEADER_LEN + quoted) as u16,
+        dont_fragment: false,
+        ttl: ERROR_TTL,
+        protocol: ipv4::ICMP,
+        source: config.nic_ip,
+        destination: packet.header.source(),
+    }
+    .emit();
+    let mut headers = [0; eth::HEADER_LEN + Room::IcmpError.len()];
+    headers[..14].copy_from_slice(&ethernet.emit());
+    headers[14..34].copy_from_slice(&header.0);
+    headers[34..].copy_from_slice(&[icmp[0], icmp[1], c0, c1, icmp[4], icmp[5], icmp[6], icmp[7]]);
+    let stored = frame
+        .truncate((eth::HEADER_LEN + quoted) as u32)
+        .and_then(|()| frame.grow_head(Room::IcmpError))
+        .and_then(|()| frame.store(0, &headers));
+    match stored {
+        Some(()) => Ok(Packet { ip: eth::HEADER_LEN, header }),
+        None => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}
+
+/// The sum over the first `quoted` bytes (an even number) of the packet at offset 14.
+#[inline(always)]
+fn quoted_sum<F: Frame>(frame: &F, quoted: usize) -> Option<Sum> {
+    let mut sum = Sum::ZERO;
+    for word in 0..MAX_QUOTED_WORDS {
+        if word * 2 >= quoted {
+            break;
+        }
+        sum = sum.bytes(&frame.load::<2>(eth::HEADER_LEN + word * 2)?);
+    }
+    Some(sum)
+}

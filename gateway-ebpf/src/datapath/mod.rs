@@ -1,0 +1,134 @@
+//! One datapath: a frame and the tables in, an [`Outcome`] out.
+
+mod arp;
+mod egress;
+mod external;
+mod frame;
+mod geneve;
+mod icmp;
+mod nat;
+mod packet;
+mod pmtu;
+mod underlay;
+
+use gateway_common::ABI_VERSION;
+use gateway_common::tables::Config;
+use gateway_common::verdict::Verdict;
+
+pub use frame::{Direction, Env, Frame, L4Change, Room};
+
+/// Where a frame is seen. Each is one function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Hook {
+    /// Arriving on the external NIC: ARP, echo, packets to EIPs.
+    External,
+    /// Arriving on the underlay NIC: Geneve from workers and gateways.
+    Underlay,
+    /// Leaving by the underlay NIC: packets of EIP pods on this node.
+    UnderlayEgress,
+    /// Leaving by the router port: packets of EIP pods on the gateway itself.
+    RouterPortEgress,
+}
+
+/// What the engine is to do with the frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Action {
+    /// Give it to the kernel, at this very place.
+    Pass,
+    /// Drop it.
+    Drop,
+    /// Send it out by the interface it arrived on.
+    Reflect,
+    /// Send it out by `ifindex`; its Ethernet header is complete.
+    Redirect,
+    /// Send it out by `ifindex`; the kernel resolves `next_hop` and writes the Ethernet header (TC only).
+    RedirectNeighbor,
+    /// Give it to the kernel as if it had arrived on `ifindex` (TC only).
+    Inject,
+}
+
+/// An action and its arguments. A flat struct, always written as a whole: an enum with data leaves bytes undefined,
+/// and a compiler may fill those from a pointer's register, which the verifier refuses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Exit {
+    /// What to do.
+    pub action: Action,
+    /// The interface, 0 where none is meant.
+    pub ifindex: u32,
+    /// Next hop, network-order bytes; 0.0.0.0: by the kernel's route to the packet's destination.
+    pub next_hop: [u8; 4],
+}
+
+impl Exit {
+    /// [`Action::Pass`].
+    pub const PASS: Self = Self::of(Action::Pass, 0);
+    /// [`Action::Drop`].
+    pub const DROP: Self = Self::of(Action::Drop, 0);
+    /// [`Action::Reflect`].
+    pub const REFLECT: Self = Self::of(Action::Reflect, 0);
+
+    #[inline(always)]
+    const fn of(action: Action, ifindex: u32) -> Self {
+        Self { action, ifindex, next_hop: [0; 4] }
+    }
+}
+
+/// The end of a packet's way: its name, and what the engine is to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// The named reason, counted.
+    pub verdict: Verdict,
+    /// What to do.
+    pub exit: Exit,
+}
+
+impl Outcome {
+    #[inline(always)]
+    const fn new(verdict: Verdict, exit: Exit) -> Self {
+        Self { verdict, exit }
+    }
+
+    #[inline(always)]
+    const fn pass(verdict: Verdict) -> Self {
+        Self { verdict, exit: Exit::PASS }
+    }
+
+    #[inline(always)]
+    const fn drop(verdict: Verdict) -> Self {
+        Self { verdict, exit: Exit::DROP }
+    }
+}
+
+/// A step that either goes on with a value or has found the packet's end.
+type Step<T> = Result<T, Outcome>;
+
+/// Runs a frame through a hook and counts the verdict. Bytes and packets are those of the frame as it came.
+#[inline(always)]
+pub fn run<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Outcome {
+    let (packets, bytes) = (frame.segments(), frame.len());
+    let outcome = decide(hook, frame, env).unwrap_or_else(|end| end);
+    env.count_verdict(outcome.verdict, packets, bytes);
+    outcome
+}
+
+#[inline(always)]
+fn decide<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Step<Outcome> {
+    let config = match env.config() {
+        Some(config) if config.abi == ABI_VERSION => config,
+        Some(_) | None => return Err(Outcome::pass(Verdict::PassDisabled)),
+    };
+    match hook {
+        Hook::External => external::run(frame, env, config),
+        Hook::Underlay => underlay::run(frame, env, config),
+        Hook::UnderlayEgress => egress::underlay(frame, env, config),
+        Hook::RouterPortEgress => egress::router_port(frame, env, config),
+    }
+}
+
+/// Whether `addr` lies in the external subnet.
+#[inline(always)]
+fn on_external_link(config: &Config, addr: [u8; 4]) -> bool {
+    let mask = u32::from_ne_bytes(config.external_netmask);
+    u32::from_ne_bytes(addr) & mask == u32::from_ne_bytes(config.external_network)
+}

@@ -1,0 +1,78 @@
+//! Path MTU: what is too long for the next hop, and clamping the TCP maximum segment size to what the tunnel carries
+//! (RFC 9293 section 3.7.1).
+
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::{ipv4, l4};
+
+use super::packet::Packet;
+use super::{Frame, L4Change, Outcome, Step};
+
+/// Options looked at before an MSS option is given up on. Real stacks send it first.
+const MAX_OPTIONS: usize = 12;
+/// Headers of a segment without options.
+const HEADERS: u32 = (ipv4::HEADER_LEN + l4::TCP_LEN) as u32;
+
+/// Whether the packet is too long for a next hop of `mtu` bytes and its sender wants to know (DF). The segments of a
+/// GSO packet are the kernel's to size.
+///
+/// # Errors
+/// Too long and DF clear.
+#[inline(always)]
+pub(super) fn exceeds<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Step<bool> {
+    if frame.segments() > 1 || u32::from(packet.header.total_len()) <= mtu {
+        Ok(false)
+    } else if packet.header.dont_fragment() {
+        Ok(true)
+    } else {
+        Err(Outcome::drop(Verdict::DropTooBig))
+    }
+}
+
+/// Lowers the MSS option of a SYN to what fits in `mtu` bytes; never raises it.
+#[inline(always)]
+pub(super) fn clamp_mss<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) {
+    if packet.header.protocol() == ipv4::TCP && !packet.header.is_later_fragment() {
+        // A segment too short for its own header is the receiver's to find.
+        let _ = clamp(frame, packet.l4(), mtu.saturating_sub(HEADERS).min(u16::MAX as u32) as u16);
+    }
+}
+
+#[inline(always)]
+fn clamp<F: Frame>(frame: &mut F, tcp: usize, limit: u16) -> Option<()> {
+    let [data_offset, flags] = frame.load(tcp + l4::TCP_FLAGS - 1)?;
+    if flags & l4::TCP_SYN == 0 {
+        return None;
+    }
+    let header_len = (data_offset >> 4) as usize * 4;
+    let mut at = l4::TCP_LEN;
+    for _ in 0..MAX_OPTIONS {
+        if at + 4 > header_len {
+            return None;
+        }
+        let [kind, len, m0, m1] = frame.load(tcp + at)?;
+        match kind {
+            l4::OPTION_MSS if len == 4 => return lower(frame, tcp, at, [kind, len, m0, m1], limit),
+            l4::OPTION_END => return None,
+            l4::OPTION_NOP => at += 1,
+            _ if len < 2 => return None,
+            _ => at += len as usize,
+        }
+    }
+    None
+}
+
+#[inline(always)]
+fn lower<F: Frame>(frame: &mut F, tcp: usize, at: usize, option: [u8; 4], limit: u16) -> Option<()> {
+    let [kind, len, m0, m1] = option;
+    if u16::from_be_bytes([m0, m1]) <= limit {
+        return None;
+    }
+    let [n0, n1] = limit.to_be_bytes();
+    let to = [kind, len, n0, n1];
+    frame.store(tcp + at, &to)?;
+    // The sum is over 16-bit words: an option at an odd offset adds to it with its bytes swapped.
+    let swapped = at % 2 == 1;
+    let (from, to) = if swapped { ([len, kind, m1, m0], [len, kind, n1, n0]) } else { (option, to) };
+    let checksum = tcp + 16;
+    frame.update_l4_checksum(checksum, L4Change { from, to, pseudo_header: false, zero_is_none: false })
+}

@@ -1,0 +1,101 @@
+//! The tables: the only statics, and the datapath's view of them.
+#![expect(unsafe_code, reason = "dereferences what the kernel's map look-ups return")]
+
+use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
+use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::macros::btf_map;
+use gateway_common::tables::{
+    Config, Eip, EipCounter, EipKey, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor,
+    NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
+};
+use gateway_common::verdict::Verdict;
+use gateway_ebpf::datapath::{Direction, Env};
+
+#[btf_map(name = "eips")]
+static EIPS: HashMap<EipKey, Eip, { MAX_EIPS as usize }> = HashMap::new();
+#[btf_map(name = "pods")]
+static PODS: HashMap<PodKey, Pod, { MAX_EIPS as usize }> = HashMap::new();
+#[btf_map(name = "vteps")]
+static VTEPS: HashMap<VtepKey, Vtep, { MAX_VTEPS as usize }> = HashMap::new();
+#[btf_map(name = "neighbors")]
+static NEIGHBORS: HashMap<NeighborKey, Neighbor, { MAX_NEIGHBORS as usize }> = HashMap::new();
+#[btf_map(name = "internal")]
+static INTERNAL: LpmTrie<[u8; 4], Internal, { MAX_INTERNAL as usize }> = LpmTrie::new();
+#[btf_map(name = "config")]
+static CONFIG: Array<Config, 1> = Array::new();
+#[btf_map(name = "eip_counters")]
+static EIP_COUNTERS: PerCpuArray<EipCounter, { MAX_EIPS as usize }> = PerCpuArray::new();
+#[btf_map(name = "verdicts")]
+static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
+
+/// The pinned tables. A row may be rewritten while it is read: addresses then mix for one packet, as they would had it
+/// come a moment earlier or later.
+pub(crate) struct Tables;
+
+impl Env for Tables {
+    #[inline(always)]
+    fn config(&self) -> Option<&Config> {
+        CONFIG.get(0)
+    }
+
+    #[inline(always)]
+    fn eip(&self, eip: [u8; 4]) -> Option<&Eip> {
+        // SAFETY: rows outlive the program run (RCU).
+        unsafe { EIPS.get(EipKey { eip }) }
+    }
+
+    #[inline(always)]
+    fn pod(&self, pod_ip: [u8; 4]) -> Option<&Pod> {
+        // SAFETY: rows outlive the program run (RCU).
+        unsafe { PODS.get(PodKey { pod_ip }) }
+    }
+
+    #[inline(always)]
+    fn vtep(&self, vtep: [u8; 4]) -> Option<&Vtep> {
+        // SAFETY: rows outlive the program run (RCU).
+        unsafe { VTEPS.get(VtepKey { vtep }) }
+    }
+
+    #[inline(always)]
+    fn neighbor(&self, addr: [u8; 4]) -> Option<&Neighbor> {
+        // SAFETY: rows outlive the program run (RCU).
+        unsafe { NEIGHBORS.get(NeighborKey { addr }) }
+    }
+
+    #[inline(always)]
+    fn is_internal(&self, addr: [u8; 4]) -> bool {
+        INTERNAL.get(&Key::new(32, addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32) {
+        if let Some(row) = VERDICTS.get_ptr_mut(verdict.row()) {
+            // SAFETY: this CPU's row; programs are not preempted by one another on it.
+            unsafe {
+                (*row).packets += u64::from(packets);
+                (*row).bytes += u64::from(bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn count_eip(&self, slot: u32, direction: Direction, packets: u32, bytes: u32) {
+        let Some(row) = EIP_COUNTERS.get_ptr_mut(slot) else { return };
+        let (packets, bytes) = (u64::from(packets), u64::from(bytes));
+        // SAFETY: this CPU's row; programs are not preempted by one another on it.
+        unsafe {
+            match direction {
+                Direction::In => {
+                    (*row).in_packets += packets;
+                    (*row).in_bytes += bytes;
+                }
+                Direction::Out => {
+                    (*row).out_packets += packets;
+                    (*row).out_bytes += bytes;
+                }
+            }
+            (*row).last_seen_ns = bpf_ktime_get_ns();
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! A frame in XDP: the only direct packet access.
+#![expect(unsafe_code, reason = "reads and writes packet memory behind the verifier's bounds checks")]
+
+use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
+use aya_ebpf::programs::XdpContext;
+use gateway_common::csum;
+use gateway_ebpf::datapath::{Frame, L4Change, Room};
+
+/// No offset into a frame is larger: the verifier wants to see a bound on variable ones.
+const MAX_OFFSET: usize = 0x1ff;
+
+/// The frame of an XDP program.
+pub(crate) struct XdpFrame<'a> {
+    ctx: &'a XdpContext,
+}
+
+impl<'a> XdpFrame<'a> {
+    #[inline(always)]
+    pub(crate) fn new(ctx: &'a XdpContext) -> Self {
+        Self { ctx }
+    }
+
+    #[inline(always)]
+    fn at<const N: usize>(&self, offset: usize) -> Option<*mut [u8; N]> {
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = self.ctx.data() + offset;
+        if start + N > self.ctx.data_end() { None } else { Some(start as *mut [u8; N]) }
+    }
+}
+
+impl Frame for XdpFrame<'_> {
+    const KERNEL_RESOLVES: bool = false;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the context is the kernel's.
+        unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
+    }
+
+    #[inline(always)]
+    fn segments(&self) -> u32 {
+        1
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        // SAFETY: `at` has checked that N bytes lie within the packet.
+        self.at(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()> {
+        // SAFETY: `at` has checked that N bytes lie within the packet.
+        self.at(offset).map(|to| unsafe { *to = *bytes })
+    }
+
+    #[inline(always)]
+    fn grow_head(&mut self, room: Room) -> Option<()> {
+        adjust_head(self.ctx, -(room.len() as i32))
+    }
+
+    #[inline(always)]
+    fn shrink_head(&mut self, count: usize) -> Option<()> {
+        adjust_head(self.ctx, count as i32)
+    }
+
+    #[inline(always)]
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        let change = len as i32 - self.len() as i32;
+        // SAFETY: the context is the kernel's; packet pointers are read anew at each access.
+        (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, change) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()> {
+        let field = u16::from_be_bytes(self.load(offset)?);
+        if change.zero_is_none && field == 0 {
+            return Some(());
+        }
+        let updated = match csum::update(field, &change.from, &change.to) {
+            0 if change.zero_is_none => 0xffff,
+            updated => updated,
+        };
+        self.store(offset, &updated.to_be_bytes())
+    }
+}
+
+#[inline(always)]
+fn adjust_head(ctx: &XdpContext, change: i32) -> Option<()> {
+    // SAFETY: the context is the kernel's; packet pointers are read anew at each access.
+    (unsafe { bpf_xdp_adjust_head(ctx.ctx, change) } == 0).then_some(())
+}
+
+/// Sends the frame out by `ifindex`.
+#[inline(always)]
+pub(crate) fn redirect(ifindex: u32) -> u32 {
+    // SAFETY: a helper without pointers.
+    unsafe { bpf_redirect(ifindex, 0) as u32 }
+}
