@@ -44,8 +44,8 @@ impl BpfRustc {
         let toolchain = env::var("EBPF_TOOLCHAIN").unwrap_or_else(|_| "nightly".to_owned());
         let rustup =
             workspace::output(Command::new("rustup").args(["which", "rustc", "--toolchain", &toolchain]));
-        let candidates = rustup.map(PathBuf::from).into_iter().chain([PathBuf::from("/usr/bin/rustc")]);
-        candidates.filter_map(|path| Self::at(&path)).next().context(RUSTC_REMEDY)
+        let mut candidates = rustup.map(PathBuf::from).into_iter().chain([PathBuf::from("/usr/bin/rustc")]);
+        candidates.find_map(|path| Self::at(&path)).context(RUSTC_REMEDY)
     }
 
     fn at(path: &Path) -> Option<Self> {
@@ -102,28 +102,27 @@ impl BpfRustc {
     }
 }
 
-/// Where this version of bpf-linker is or will be: in the user's cache, or in the target folder without one.
-fn linker_root() -> PathBuf {
+/// Where this version of bpf-linker may be: the user's cache, outside any checkout, else the target folder.
+fn linker_roots() -> Vec<PathBuf> {
     let cache = env::var_os("XDG_CACHE_HOME")
         .map(PathBuf::from)
         .filter(|path| path.is_absolute())
         .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let tools =
-        cache.map(|cache| cache.join("eip-gateway/tools")).filter(|tools| fs::create_dir_all(tools).is_ok());
-    tools.unwrap_or_else(|| workspace::target().join("tools")).join(format!("bpf-linker-{LINKER_VERSION}"))
+    let folders = cache.map(|cache| cache.join("eip-gateway")).into_iter().chain([workspace::target()]);
+    folders.map(|folder| folder.join(format!("tools/bpf-linker-{LINKER_VERSION}"))).collect()
 }
 
 /// The bpf-linker of that version, if it is there and runs.
 pub(crate) fn linker() -> Option<PathBuf> {
-    let path = linker_root().join("bin/bpf-linker");
-    workspace::output(Command::new(&path).arg("--version")).map(|_| path)
+    let mut paths = linker_roots().into_iter().map(|root| root.join("bin/bpf-linker"));
+    paths.find(|path| workspace::output(Command::new(path).arg("--version")).is_some())
 }
 
 /// Builds bpf-linker unless another process has done so meanwhile.
 pub(crate) fn install_linker() -> Result<()> {
-    let root = linker_root();
+    let root = linker_roots().into_iter().find(|root| fs::create_dir_all(root).is_ok());
+    let root = root.context("neither the cache nor the target folder can be written: set $XDG_CACHE_HOME")?;
     let parent = root.parent().unwrap_or(&root);
-    fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
     let lock_path = parent.join(format!(".bpf-linker-{LINKER_VERSION}.lock"));
     let lock = File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
     lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
