@@ -78,66 +78,65 @@ fn a_gateway_that_is_off_is_not_looked_at() {
     assert_eq!((parsed.config, parsed.warnings.len()), (None, 1));
 }
 
+/// Key, bad value, message.
+const BAD_VALUES: &[(&str, &str, &str)] = &[
+    ("enable-external-gw", "ture", "\"ture\" is neither \"true\" nor \"false\""),
+    ("type", "distributed", "\"distributed\" is not built yet"),
+    ("type", "both", "\"both\" is no type of gateway"),
+    ("external-gw-nic", "", "it is missing or empty"),
+    ("external-gw-nic", "a-name-of-16-char", "\"a-name-of-16-char\" cannot be an interface's name"),
+    ("external-gw-nic", "en/0", "\"en/0\" cannot be an interface's name"),
+    ("external-gw-nic", "en 0", "\"en 0\" cannot be an interface's name"),
+    ("external-gw-nic", "eip-router", "\"eip-router\" is the router port, which the agent makes"),
+    ("external-gw-addr", "192.168.100.1", "\"192.168.100.1\": not an IPv4 prefix like 192.168.100.1/24"),
+    (
+        "external-gw-addr",
+        "192.168.100.1/33",
+        "\"192.168.100.1/33\": the prefix length must be between 0 and 32",
+    ),
+    (
+        "external-gw-addr",
+        "192.168.100.1/31",
+        "\"192.168.100.1/31\": the prefix length must be between 8 and 30",
+    ),
+    ("external-gw-addr", "192.168.100.0/24", "\"192.168.100.0/24\": it is the network address"),
+    ("external-gw-addr", "192.168.100.255/24", "\"192.168.100.255/24\": it is the broadcast address"),
+    ("external-gw-addr", "224.0.0.1/24", "\"224.0.0.1/24\": it is no address a host can have"),
+    ("nic-ip", "", "it is missing or empty"),
+    ("nic-ip", "192.168.100.254", "\"192.168.100.254\": not an IPv4 prefix like 192.168.100.1/24"),
+    (
+        "nic-ip",
+        "192.168.101.254/24",
+        "\"192.168.101.254/24\" is outside the external subnet 192.168.100.0/24",
+    ),
+    (
+        "nic-ip",
+        "192.168.100.254/25",
+        "\"192.168.100.254/25\": its length differs from that of external-gw-addr 192.168.100.1/24",
+    ),
+    ("nic-ip", "192.168.100.1/24", "\"192.168.100.1/24\" is the physical gateway's address"),
+    ("nic-ip", "192.168.100.0/24", "\"192.168.100.0/24\": it is the network address"),
+    ("nic-ip", "192.168.100.255/24", "\"192.168.100.255/24\": it is the broadcast address"),
+    ("nic-mac", "16:52", "\"16:52\": not a MAC address like 16:52:f3:13:6a:25"),
+    ("nic-mac", "01:52:f3:13:6a:25", "\"01:52:f3:13:6a:25\" is a multicast address"),
+    ("nic-mac", "00:00:00:00:00:00", "\"00:00:00:00:00:00\" is all zeros"),
+    ("geneve-vni", "0", "\"0\" is no VNI"),
+    ("geneve-vni", "16777216", "\"16777216\" is no VNI"),
+    ("geneve-vni", "0xzz", "\"0xzz\" is no VNI"),
+    ("geneve-port", "0", "\"0\" is no UDP port"),
+    ("geneve-port", "65536", "\"65536\" is no UDP port"),
+    ("underlay-nic", "en/0", "\"en/0\" cannot be an interface's name"),
+    ("underlay-nic", "enp8s0", "\"enp8s0\" is also external-gw-nic"),
+    ("cluster-cidrs", "10.0.0.0/8,x", "\"x\": not an IPv4 prefix like 192.168.100.1/24"),
+    ("cluster-cidrs", "0.0.0.0/0", "\"0.0.0.0/0\" is every address, so nothing would leave by the gateway"),
+];
+
 #[test]
 fn each_bad_value_is_refused_with_its_field() {
-    for (key, value, message) in [
-        ("enable-external-gw", "ture", "\"ture\" is neither \"true\" nor \"false\""),
-        ("type", "distributed", "\"distributed\" is not built yet"),
-        ("type", "both", "\"both\" is no type of gateway"),
-        ("external-gw-nic", "", "it is missing or empty"),
-        ("external-gw-nic", "a-name-of-16-char", "\"a-name-of-16-char\" cannot be an interface's name"),
-        ("external-gw-nic", "en/0", "\"en/0\" cannot be an interface's name"),
-        ("external-gw-nic", "en 0", "\"en 0\" cannot be an interface's name"),
-        ("external-gw-nic", "eip-router", "\"eip-router\" is the router port, which the agent makes"),
-        ("external-gw-addr", "192.168.100.1", "\"192.168.100.1\": not an IPv4 prefix like 192.168.100.1/24"),
-        (
-            "external-gw-addr",
-            "192.168.100.1/33",
-            "\"192.168.100.1/33\": the prefix length must be between 0 and 32",
-        ),
-        (
-            "external-gw-addr",
-            "192.168.100.1/31",
-            "\"192.168.100.1/31\": the prefix length must be between 8 and 30",
-        ),
-        ("external-gw-addr", "192.168.100.0/24", "\"192.168.100.0/24\": it is the network address"),
-        ("external-gw-addr", "192.168.100.255/24", "\"192.168.100.255/24\": it is the broadcast address"),
-        ("external-gw-addr", "224.0.0.1/24", "\"224.0.0.1/24\": it is no address a host can have"),
-        ("nic-ip", "", "it is missing or empty"),
-        ("nic-ip", "192.168.100.254", "\"192.168.100.254\": not an IPv4 prefix like 192.168.100.1/24"),
-        (
-            "nic-ip",
-            "192.168.101.254/24",
-            "\"192.168.101.254/24\" is outside the external subnet 192.168.100.0/24",
-        ),
-        (
-            "nic-ip",
-            "192.168.100.254/25",
-            "\"192.168.100.254/25\": its length differs from that of external-gw-addr 192.168.100.1/24",
-        ),
-        ("nic-ip", "192.168.100.1/24", "\"192.168.100.1/24\" is the physical gateway's address"),
-        ("nic-ip", "192.168.100.0/24", "\"192.168.100.0/24\": it is the network address"),
-        ("nic-ip", "192.168.100.255/24", "\"192.168.100.255/24\": it is the broadcast address"),
-        ("nic-mac", "16:52", "\"16:52\": not a MAC address like 16:52:f3:13:6a:25"),
-        ("nic-mac", "01:52:f3:13:6a:25", "\"01:52:f3:13:6a:25\" is a multicast address"),
-        ("nic-mac", "00:00:00:00:00:00", "\"00:00:00:00:00:00\" is all zeros"),
-        ("geneve-vni", "0", "\"0\" is no VNI"),
-        ("geneve-vni", "16777216", "\"16777216\" is no VNI"),
-        ("geneve-vni", "0xzz", "\"0xzz\" is no VNI"),
-        ("geneve-port", "0", "\"0\" is no UDP port"),
-        ("geneve-port", "65536", "\"65536\" is no UDP port"),
-        ("underlay-nic", "en/0", "\"en/0\" cannot be an interface's name"),
-        ("underlay-nic", "enp8s0", "\"enp8s0\" is also external-gw-nic"),
-        ("cluster-cidrs", "10.0.0.0/8,x", "\"x\": not an IPv4 prefix like 192.168.100.1/24"),
-        (
-            "cluster-cidrs",
-            "0.0.0.0/0",
-            "\"0.0.0.0/0\" is every address, so nothing would leave by the gateway",
-        ),
-    ] {
-        let problems = with(&[(key, value)]).unwrap_err();
+    for (key, value, message) in BAD_VALUES {
+        let problems = with(&[(*key, *value)]).unwrap_err();
         let [problem] = &problems[..] else { panic!("{key}={value}: {problems:?}") };
-        assert_eq!((problem.kind, &problem.message[..]), (Kind::Refused, message));
+        assert_eq!((problem.kind, &problem.message[..]), (Kind::Refused, *message));
         assert_eq!(problem.object, "configmap kube-system/x");
         assert_eq!(problem.field, format!("data[{key}]"));
         assert!(!problem.remedy.is_empty());

@@ -1,6 +1,11 @@
 //! What this node's kernel should hold: a pure function of the [`Snapshot`](crate::snapshot::Snapshot).
 
+pub mod claim;
+mod gateway;
+pub mod internal;
+pub mod ownership;
 pub mod problem;
+mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
@@ -8,8 +13,12 @@ use std::net::Ipv4Addr;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables;
 
+use crate::config::{self, GatewayConfig};
+use crate::desired::claim::{Claim, claims};
+use crate::desired::internal::internal;
+use crate::desired::ownership::{Gateways, gateways};
 use crate::desired::problem::Problem;
-use crate::snapshot::{ObjectName, RouteTo};
+use crate::snapshot::{Configured, Link, ObjectName, RouteTo, Snapshot};
 
 /// The outcome of one decision.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -159,3 +168,98 @@ impl Hook {
         }
     }
 }
+
+/// What one decision knows once the cluster-wide questions are answered.
+struct Round<'a> {
+    snapshot: &'a Snapshot,
+    config: &'a GatewayConfig,
+    /// Names the ConfigMap in problems.
+    object: &'a str,
+    gateways: Gateways,
+    claims: BTreeMap<Ipv4Addr, Claim>,
+    /// This node's tunnel endpoint.
+    local: Ipv4Addr,
+    underlay: (&'a str, &'a Link),
+    /// This node is a gateway.
+    is_gateway: bool,
+}
+
+impl Round<'_> {
+    /// The EIPs of this node's pods.
+    fn own_claims(&self) -> impl Iterator<Item = (&Ipv4Addr, &Claim)> {
+        self.claims.iter().filter(|(_, claim)| claim.node == self.snapshot.node_name)
+    }
+}
+
+/// Decides what this node's kernel should hold, and what an operator should know.
+pub fn desired(snapshot: &Snapshot) -> Desired {
+    let mut desired = Desired { problems: snapshot.problems.clone(), ..Desired::default() };
+    match &snapshot.config {
+        Configured::Unknown => {}
+        Configured::Disabled => desired.state = State::Withdrawn,
+        Configured::Enabled(config) => decide(snapshot, config, &mut desired),
+    }
+    desired
+}
+
+fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
+    let object = format!("configmap {}/{}", config::NAMESPACE, config::NAME);
+    let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
+    desired.problems.extend(problems);
+    let (claims, problems) = claims(snapshot, config);
+    desired.problems.extend(problems);
+    let (internal, problems) = internal(snapshot, config, &object);
+    desired.problems.extend(problems);
+    desired.served = claims.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+
+    let here = &snapshot.node_name;
+    let Some(local) = snapshot.nodes.get(here).and_then(|node| node.internal_ip) else {
+        desired.problems.push(Problem::refused(
+            format!("node {here}"),
+            "status.addresses",
+            "this node is not known or has no IPv4 InternalIP; the data path is left as it is until it has",
+            "create the Node with its InternalIP, or start the agent with the right node name",
+        ));
+        return;
+    };
+    let underlay = match worker::underlay(snapshot, config.underlay_nic.as_deref(), local, &object) {
+        Ok(underlay) => underlay,
+        Err(problem) => return desired.problems.push(problem),
+    };
+    let is_gateway = gateways.contains(here);
+    let round = Round { snapshot, config, object: &object, gateways, claims, local, underlay, is_gateway };
+    let mut datapath = Datapath { internal, ..Datapath::default() };
+    worker::underlay_side(&round, &mut datapath);
+    let bound = serve(&round, &mut datapath, &mut desired.problems);
+    if bound {
+        desired.bindings = round.claims.iter().map(|(eip, claim)| (*eip, claim.pod.clone())).collect();
+    }
+    desired.state = State::Datapath(Box::new(datapath));
+}
+
+/// Adds the EIPs; `false` when none can be bound, as far as this node sees.
+fn serve(round: &Round<'_>, datapath: &mut Datapath, problems: &mut Vec<Problem>) -> bool {
+    let Some(owner) = &round.gateways.owner else { return false };
+    if *owner == round.snapshot.node_name {
+        gateway::rows(round, None, datapath);
+        return match gateway::external_nic(round) {
+            Ok(nic) => {
+                gateway::external_side(round, nic, datapath);
+                true
+            }
+            Err(problem) => {
+                problems.push(problem);
+                false
+            }
+        };
+    }
+    let Some(via) = round.snapshot.nodes.get(owner).and_then(|node| node.internal_ip) else { return false };
+    if round.is_gateway {
+        gateway::rows(round, Some(via), datapath);
+    }
+    worker::own_pods(round, via, datapath);
+    true
+}
+
+#[cfg(test)]
+mod tests;

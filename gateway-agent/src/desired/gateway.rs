@@ -1,0 +1,89 @@
+//! What a gateway needs on top: every EIP's row, and on the owner the external side.
+
+use std::net::Ipv4Addr;
+
+use gateway_common::tables::CONFIG_OWNER;
+
+use crate::desired::problem::Problem;
+use crate::desired::{Datapath, EipRow, Hook, PodRow, Round, Route, RouterPort, worker};
+use crate::snapshot::{Link, RouteTo};
+
+/// The rows of all EIPs. `owner` is the gateway that owns the external network when that is another node.
+pub(crate) fn rows(round: &Round<'_>, owner: Option<Ipv4Addr>, datapath: &mut Datapath) {
+    for (eip, claim) in &round.claims {
+        let vtep = (claim.node != round.snapshot.node_name).then_some(claim.vtep);
+        datapath.eips.insert(*eip, EipRow { pod_ip: claim.pod_ip, vtep });
+        datapath.pods.insert(claim.pod_ip, PodRow { eip: *eip, vtep, gateway: owner });
+    }
+}
+
+/// The external NIC of the owner.
+///
+/// # Errors
+/// It is missing, or is the underlay NIC.
+pub(crate) fn external_nic<'a>(round: &Round<'a>) -> Result<(&'a str, &'a Link), Problem> {
+    let (name, here) = (&round.config.external_nic, &round.snapshot.node_name);
+    if name == round.underlay.0 {
+        return Err(Problem::refused(
+            round.object,
+            "data[external-gw-nic]",
+            format!("{name:?} is the NIC of the nodes' own traffic on gateway node {here}"),
+            "name another NIC: the external network needs one of its own",
+        ));
+    }
+    round.snapshot.host.links.get(name).map(|link| (name.as_str(), link)).ok_or_else(|| {
+        Problem::refused(
+            round.object,
+            "data[external-gw-nic]",
+            format!("gateway node {here} has no interface {name:?}; no EIP is served until it appears"),
+            "correct the name, or plug the NIC in",
+        )
+    })
+}
+
+/// The external side: flags, hooks, router port, neighbours, announcements, and the way of local EIP pods.
+pub(crate) fn external_side(round: &Round<'_>, (nic, link): (&str, &Link), datapath: &mut Datapath) {
+    let config = round.config;
+    datapath.config.flags |= CONFIG_OWNER;
+    datapath.config.external_ifindex = link.ifindex;
+    datapath.config.external_mtu = link.mtu;
+    for hook in [Hook::XdpExternal, Hook::TcExternal] {
+        datapath.hooks.insert(hook, nic.to_owned());
+    }
+    datapath.router_port = Some(RouterPort {
+        parent: nic.to_owned(),
+        mac: config.nic_mac,
+        address: config.nic_ip,
+        mtu: link.mtu,
+    });
+    datapath.announce = round.claims.keys().copied().chain([config.nic_ip.addr]).collect();
+    datapath.rules.insert(config.nic_ip.addr);
+    for (_, claim) in round.own_claims() {
+        worker::policy_route(claim, datapath);
+    }
+    worker::throw_internal(datapath);
+    if let Some(port) = router_port(round, link) {
+        through_router_port(round, port, datapath);
+    }
+}
+
+/// The router port as it is now, unless it sits on another NIC and is about to be made anew.
+fn router_port<'a>(round: &Round<'a>, external: &Link) -> Option<&'a Link> {
+    let port = round.snapshot.host.links.get(RouterPort::NAME)?;
+    port.parent.is_none_or(|parent| parent == external.ifindex).then_some(port)
+}
+
+fn through_router_port(round: &Round<'_>, port: &Link, datapath: &mut Datapath) {
+    let (ifindex, gateway) = (port.ifindex, round.config.external_gateway);
+    datapath.config.router_port_ifindex = ifindex;
+    datapath.hooks.insert(Hook::TcRouterPort, RouterPort::NAME.to_owned());
+    datapath.routes.insert(Route::OnLink { destination: gateway.trunc(), ifindex });
+    datapath.routes.insert(Route::Default { to: RouteTo { ifindex, via: Some(gateway.addr) }, mtu: 0 });
+    datapath.resolve.insert((ifindex, gateway.addr));
+    let on_port = round
+        .snapshot
+        .host
+        .neighbors
+        .range((ifindex, Ipv4Addr::UNSPECIFIED)..=(ifindex, Ipv4Addr::BROADCAST));
+    datapath.neighbors = on_port.map(|((_, addr), mac)| (*addr, *mac)).collect();
+}

@@ -1,0 +1,127 @@
+//! Who gets an EIP.
+
+use super::*;
+
+/// The winner of [`EIP`] and the complaints, as gw1 sees it.
+fn outcome(snapshot: &Snapshot) -> (String, Vec<String>) {
+    let desired = desired(snapshot);
+    (desired.bindings.get(&EIP).map(|pod| pod.name.clone()).unwrap_or_default(), complaints(&desired))
+}
+
+fn one() -> Snapshot {
+    snapshot("gw1").with_pod("a", "worker1", "10.244.2.10", "192.168.100.101", 1)
+}
+
+/// Two pods that ask for the same EIP, `a` the elder.
+fn two() -> Snapshot {
+    one().with_pod("b", "worker2", "10.244.3.10", "192.168.100.101", 2)
+}
+
+const FIELD: &str = "metadata.annotations[ovn.kubernetes.io/eip]";
+
+#[test]
+fn a_single_pod_is_served_refused_or_waits() {
+    let bad = |eip: &str| one().change("a", |pod| pod.eip = Some(eip.to_owned()));
+    let mut unknown_node = one();
+    unknown_node.nodes.remove("worker1");
+    let mut addressless = one();
+    addressless.nodes.get_mut("worker1").unwrap().internal_ip = None;
+    for (case, snapshot, winner, complaint) in [
+        ("served", one(), "a", ""),
+        ("white space", bad(" 192.168.100.101 "), "a", ""),
+        ("not ready", one().change("a", |pod| pod.ready = false), "a", ""),
+        ("terminating", one().change("a", |pod| pod.terminating = true), "a", ""),
+        ("finished", one().change("a", |pod| pod.finished = true), "", ""),
+        ("finished with a bad EIP", bad("x").change("a", |pod| pod.finished = true), "", ""),
+        ("no annotation", one().change("a", |pod| pod.eip = None), "", ""),
+        ("empty annotation", bad(" "), "", ""),
+        ("no address yet", one().change("a", |pod| pod.ip = None), "", ""),
+        ("not scheduled", one().change("a", |pod| pod.node = None), "", ""),
+        ("host network", one().change("a", |pod| pod.host_network = true), "", "spec.hostNetwork"),
+        ("no address and a bad EIP", bad("x").change("a", |pod| pod.ip = None), "", FIELD),
+        ("no IPv4", bad("x"), "", FIELD),
+        ("outside", bad("192.168.101.1"), "", FIELD),
+        ("nic-ip", bad("192.168.100.254"), "", FIELD),
+    ] {
+        let (got, complaints) = outcome(&snapshot);
+        assert_eq!(got, winner, "{case}");
+        let expected: Vec<_> = Some(format!("Refused pod default/a {complaint}"))
+            .filter(|_| !complaint.is_empty())
+            .into_iter()
+            .collect();
+        assert_eq!(complaints, expected, "{case}");
+    }
+    for (case, snapshot) in [("unknown node", unknown_node), ("node without address", addressless)] {
+        let expected = (String::new(), vec!["Warning pod default/a spec.nodeName".to_owned()]);
+        assert_eq!(outcome(&snapshot), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_nodes_address_is_no_eip() {
+    let mut snapshot = one();
+    snapshot.nodes.get_mut("worker2").unwrap().internal_ip = Some(EIP);
+    let desired = desired(&snapshot);
+    assert!(desired.bindings.is_empty());
+    assert_eq!(desired.problems[0].message, "192.168.100.101 is the address of node worker2");
+}
+
+#[test]
+fn of_two_pods_one_is_served_and_the_other_told() {
+    let held = |mut snapshot: Snapshot, addr: &str| {
+        snapshot.held.insert(EIP, ip(addr));
+        snapshot
+    };
+    let ends = |pod: &mut Pod| pod.terminating = true;
+    let unready = |pod: &mut Pod| pod.ready = false;
+    for (case, snapshot, winner) in [
+        ("the elder", two(), "a"),
+        ("the elder, by name", two().change("b", |pod| pod.created = 1), "a"),
+        ("the younger is served already", held(two(), "10.244.3.10"), "b"),
+        ("what is held is nobody's", held(two(), "10.244.9.9"), "a"),
+        ("the elder ends", two().change("a", ends), "b"),
+        ("the served one ends", held(two(), "10.244.2.10").change("a", ends), "b"),
+        (
+            "it ends before the other is ready",
+            held(two(), "10.244.2.10").change("a", ends).change("b", unready),
+            "b",
+        ),
+        ("the served one stops being ready", held(two(), "10.244.2.10").change("a", unready), "b"),
+        ("neither is ready", held(two(), "10.244.3.10").change("a", unready).change("b", unready), "b"),
+        ("the other is not ready", held(two(), "10.244.2.10").change("b", unready), "a"),
+        ("both end", held(two(), "10.244.3.10").change("a", ends).change("b", ends), "b"),
+    ] {
+        let loser = if winner == "a" { "b" } else { "a" };
+        let expected = (winner.to_owned(), vec![format!("Conflict pod default/{loser} {FIELD}")]);
+        assert_eq!(outcome(&snapshot), expected, "{case}");
+        assert!(
+            desired(&snapshot).problems[0].message.ends_with(&format!("belongs to pod default/{winner}"))
+        );
+    }
+    for (case, snapshot) in [
+        ("the served one is gone", held(two(), "10.244.2.10").change("a", |pod| pod.finished = true)),
+        ("the served one chose another", held(two(), "10.244.2.10").change("a", |pod| pod.eip = None)),
+    ] {
+        assert_eq!(outcome(&snapshot), ("b".to_owned(), vec![]), "{case}");
+    }
+}
+
+#[test]
+fn what_is_served_is_said_for_the_next_decision() {
+    let first = desired(&two());
+    assert_eq!(first.served, BTreeMap::from([(EIP, ip("10.244.2.10"))]));
+}
+
+#[test]
+fn two_pods_with_one_address_have_one_eip_between_them() {
+    let snapshot = one().with_pod("b", "worker2", "10.244.2.10", "192.168.100.102", 2);
+    let desired = desired(&snapshot);
+    assert_eq!(desired.bindings, BTreeMap::from([(EIP, name("a"))]));
+    assert_eq!(complaints(&desired), ["Refused pod default/b status.podIP"]);
+    assert_eq!(desired.problems[0].message, "10.244.2.10 is also the address of pod default/a");
+}
+
+#[test]
+fn conflicts_are_told_apart_from_refusals() {
+    assert_eq!(desired(&two()).problems[0].kind, Kind::Conflict);
+}
