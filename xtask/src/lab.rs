@@ -1,13 +1,12 @@
 //! `cargo xtask lab`: the cluster's networks on this machine.
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
 use comfy_table::{Table, presets};
 use gateway_lab::{
-    AGENT_VARIABLE, JUMBO_MTU, Lab, LabConfig, NIC_IP, NIC_MAC, SERVICE, SERVICE_POD, Status,
-    plan::SERVICE_TARGET_PORT,
+    JUMBO_MTU, Lab, LabConfig, NIC_IP, NIC_MAC, SERVICE, SERVICE_POD, Status, plan::SERVICE_TARGET_PORT,
 };
 
 use crate::{build, screen, workspace};
@@ -99,8 +98,8 @@ fn up(prefix: &str, mtu: u16, agents: bool, eip: bool) -> Result<()> {
 
 /// The agent to run: `$EIP_GATEWAY_AGENT`, or this checkout's, built first when it is missing.
 fn agent() -> Result<PathBuf> {
-    if let Some(chosen) = env::var_os(AGENT_VARIABLE) {
-        return Ok(chosen.into());
+    if let Some(chosen) = workspace::chosen_agent() {
+        return Ok(chosen);
     }
     let agent = workspace::agent();
     if !agent.is_file() {

@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use gateway_lab::AGENT_VARIABLE;
 
 /// The root of the checkout.
 pub(crate) fn root() -> &'static Path {
@@ -22,6 +23,11 @@ pub(crate) fn target() -> PathBuf {
 /// The agent that `cargo xtask build` makes.
 pub(crate) fn agent() -> PathBuf {
     target().join("release/gateway-agent")
+}
+
+/// The agent that somebody chose to run instead, by `$EIP_GATEWAY_AGENT`.
+pub(crate) fn chosen_agent() -> Option<PathBuf> {
+    env::var_os(AGENT_VARIABLE).map(PathBuf::from)
 }
 
 /// The cargo that runs this.

@@ -64,7 +64,7 @@ pub(crate) fn withdraw(lab: &Lab) -> Result<Findings> {
 }
 
 fn answers(lab: &Lab) -> Result<bool> {
-    let ping = lab.exec("client", &["ping", "-c1", "-W0.2", &EIP.to_string()])?;
+    let ping = lab.exec("client", &["ping", "-c1", "-W0.1", &EIP.to_string()])?;
     Ok(ping.status.success())
 }
 

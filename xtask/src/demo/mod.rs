@@ -5,7 +5,7 @@ mod stage;
 mod traffic;
 mod view;
 
-use std::{process::ExitCode, time::Instant};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use gateway_lab::{EIP, EIP_POD, Lab, LabConfig, OUTSIDE};
@@ -38,10 +38,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "the demo makes network namespaces and loads BPF programs: run it with sudo"
     );
     setup::ensure()?;
-    build::all()?;
+    let agent = agent()?;
     stage::listen_for_interrupts()?;
     let since = Instant::now();
-    let outcome = show(args.mtu);
+    let outcome = show(args.mtu, agent);
     if interrupted() {
         screen::note("interrupted; the lab is removed");
         return Ok(ExitCode::from(130));
@@ -58,13 +58,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
+/// `$EIP_GATEWAY_AGENT`, or this checkout's, built first.
+fn agent() -> Result<PathBuf> {
+    if let Some(chosen) = workspace::chosen_agent() {
+        screen::note(&format!("nothing is built: the agent is {} as the environment says", chosen.display()));
+        return Ok(chosen);
+    }
+    build::all()?;
+    Ok(workspace::agent())
+}
+
 /// Runs every step; the number of those that failed. The lab is gone when this returns.
-fn show(mtu: u16) -> Result<u32> {
+fn show(mtu: u16, agent: PathBuf) -> Result<u32> {
     screen::title("1. A cluster's networks, with an agent on every node");
     if Lab::attach("")?.is_some() {
         screen::note("a lab of yours is up and is left alone; the demo makes its own");
     }
-    let lab = bring_up(mtu)?;
+    let lab = bring_up(mtu, agent)?;
     let mut stage = Stage::new(lab);
     steps(&mut stage)?;
     let failed = stage.failed();
@@ -75,8 +85,8 @@ fn show(mtu: u16) -> Result<u32> {
     Ok(failed)
 }
 
-fn bring_up(mtu: u16) -> Result<Lab> {
-    let config = LabConfig { mtu, agent_binary: Some(workspace::agent()), ..LabConfig::ephemeral(PREFIX) };
+fn bring_up(mtu: u16, agent: PathBuf) -> Result<Lab> {
+    let config = LabConfig { mtu, agent_binary: Some(agent), ..LabConfig::ephemeral(PREFIX) };
     let since = Instant::now();
     let mut progress = screen::Progress::default();
     let lab = Lab::up_with(&config, &mut |what| {

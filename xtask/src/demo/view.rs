@@ -6,7 +6,6 @@ use anyhow::{Context, Result, ensure};
 use gateway_lab::{CLIENT, EIP, Job, Lab};
 
 use super::stage::Findings;
-use crate::workspace;
 
 const PINGS: usize = 5;
 
@@ -19,18 +18,23 @@ pub(crate) fn wire(lab: &Lab) -> Result<Findings> {
     let mut elsewhere = capture(lab, "switch", "worker2", &[], &format!("{tunnel} or {ours}"))?;
     let count = PINGS.to_string();
     lab.read("client", &["ping", "-i0.1", "-W1", "-c", &count, &EIP.to_string()])?;
-    let (nic, geneve) = (nic.interrupt()?, geneve.interrupt()?);
-    let (bare, elsewhere) = (bare.interrupt()?, elsewhere.interrupt()?);
-    let (sent, both) = (nic.lines().count(), geneve.lines().count());
+    let (nic, geneve) = (packets(&mut nic)?, packets(&mut geneve)?);
+    let (bare, elsewhere) = (packets(&mut bare)?, packets(&mut elsewhere)?);
+    let (sent, both) = (nic.len(), geneve.len());
     ensure!(sent >= PINGS, "worker1 sent {sent} Geneve packets for {PINGS} answers");
     ensure!(both >= 2 * PINGS, "{both} Geneve packets on the wire for {PINGS} pings and their answers");
-    ensure!(bare.is_empty(), "un-tunnelled on worker1's wire:\n{bare}");
-    ensure!(elsewhere.is_empty(), "on worker2's wire, which has no part in this:\n{elsewhere}");
-    let sample: Vec<_> = geneve.lines().take(2).collect();
+    ensure!(bare.is_empty(), "un-tunnelled on worker1's wire:\n{}", bare.join("\n"));
+    ensure!(elsewhere.is_empty(), "on worker2's wire, which has no part in this:\n{}", elsewhere.join("\n"));
+    let sample: Vec<_> = geneve.iter().take(2).map(String::as_str).collect();
     Ok(vec![
         format!("{both} Geneve packets for {PINGS} pings and their answers\n{}", sample.join("\n")),
         format!("un-tunnelled packets of {CLIENT} or {EIP}: none here, and nothing at all at worker2"),
     ])
+}
+
+/// What tcpdump saw, a packet a line; it ends with an empty one when interrupted.
+fn packets(capture: &mut Job) -> Result<Vec<String>> {
+    Ok(capture.interrupt()?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str) -> Result<Job> {
@@ -44,7 +48,7 @@ fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str)
 
 /// What the gateway's agent says of its EIPs; works with the agent dead, too.
 pub(crate) fn eips(lab: &Lab) -> Result<String> {
-    let agent = workspace::agent();
+    let agent = lab.config().agent_binary.clone().context("the demo's lab has agents")?;
     lab.read("gw1", &[&agent.to_string_lossy(), "show", "eips"])
 }
 
