@@ -1,0 +1,230 @@
+//! The pinned tables as plain rows: what a [`Datapath`] wants in them, and the steps there from what they hold.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+
+use gateway_common::addr::Prefix;
+use gateway_common::tables::{
+    Config, Eip, EipKey, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
+    PodKey, Vtep, VtepKey, name,
+};
+
+use crate::desired::Datapath;
+
+/// Rows of the tables the agent writes, as the kernel holds them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tables {
+    /// `eips`.
+    pub eips: BTreeMap<EipKey, Eip>,
+    /// `pods`.
+    pub pods: BTreeMap<PodKey, Pod>,
+    /// `vteps`.
+    pub vteps: BTreeMap<VtepKey, Vtep>,
+    /// `neighbors`.
+    pub neighbors: BTreeMap<NeighborKey, Neighbor>,
+    /// `internal`, host bits cleared.
+    pub internal: BTreeSet<Prefix>,
+    /// Row 0 of `config`; `None` when it is all zeros.
+    pub config: Option<Config>,
+}
+
+/// A table cannot take all rows.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("table {table} takes {limit} rows, {rows} are wanted; serve fewer, or build with a larger capacity")]
+pub struct TableFull {
+    /// Name of the table.
+    pub table: &'static str,
+    /// Rows wanted.
+    pub rows: usize,
+    /// Its capacity.
+    pub limit: u32,
+}
+
+/// One write.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TableOp {
+    /// Zero row 0 of `config`: the datapath passes everything.
+    ClearConfig,
+    /// Zero a row of `eip_counters` on every CPU, before an EIP takes it.
+    ResetCounter(u32),
+    /// Write a row of `vteps`.
+    PutVtep(VtepKey, Vtep),
+    /// Write a prefix of `internal`.
+    PutInternal(Prefix),
+    /// Write a row of `neighbors`.
+    PutNeighbor(NeighborKey, Neighbor),
+    /// Write a row of `pods`.
+    PutPod(PodKey, Pod),
+    /// Write a row of `eips`.
+    PutEip(EipKey, Eip),
+    /// Write row 0 of `config`.
+    PutConfig(Config),
+    /// Delete a row of `eips`.
+    DeleteEip(EipKey),
+    /// Delete a row of `pods`.
+    DeletePod(PodKey),
+    /// Delete a row of `neighbors`.
+    DeleteNeighbor(NeighborKey),
+    /// Delete a prefix of `internal`.
+    DeleteInternal(Prefix),
+    /// Delete a row of `vteps`.
+    DeleteVtep(VtepKey),
+}
+
+impl Tables {
+    /// EIP → pod address of all rows, for [`Snapshot::held`](crate::snapshot::Snapshot::held).
+    pub fn served(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let of_pods = self.pods.iter().map(|(key, pod)| (pod.eip.into(), key.pod_ip.into()));
+        let of_eips = self.eips.iter().map(|(key, eip)| (key.eip.into(), eip.pod_ip.into()));
+        of_pods.chain(of_eips).collect()
+    }
+
+    /// Carries out one write, as the kernel would.
+    pub fn apply(&mut self, op: &TableOp) {
+        match *op {
+            TableOp::ClearConfig => self.config = None,
+            TableOp::ResetCounter(_) => {}
+            TableOp::PutVtep(key, row) => _ = self.vteps.insert(key, row),
+            TableOp::PutInternal(prefix) => _ = self.internal.insert(prefix),
+            TableOp::PutNeighbor(key, row) => _ = self.neighbors.insert(key, row),
+            TableOp::PutPod(key, row) => _ = self.pods.insert(key, row),
+            TableOp::PutEip(key, row) => _ = self.eips.insert(key, row),
+            TableOp::PutConfig(row) => self.config = Some(row),
+            TableOp::DeleteEip(key) => _ = self.eips.remove(&key),
+            TableOp::DeletePod(key) => _ = self.pods.remove(&key),
+            TableOp::DeleteNeighbor(key) => _ = self.neighbors.remove(&key),
+            TableOp::DeleteInternal(prefix) => _ = self.internal.remove(&prefix),
+            TableOp::DeleteVtep(key) => _ = self.vteps.remove(&key),
+        }
+    }
+
+    /// Which EIP counts in which slot.
+    fn slots(&self) -> BTreeSet<(Ipv4Addr, u32)> {
+        let of_pods = self.pods.values().map(|pod| (pod.eip.into(), pod.slot));
+        let of_eips = self.eips.iter().map(|(key, eip)| (key.eip.into(), eip.slot));
+        of_pods.chain(of_eips).collect()
+    }
+}
+
+/// The rows a data path wants. An EIP keeps the counter slot it has in `held`.
+///
+/// # Errors
+/// A table is too small.
+pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
+    let eips = datapath.eips.keys().copied().chain(datapath.pods.values().map(|pod| pod.eip)).collect();
+    let slots = assign_slots(&eips, held);
+    for (table, rows, limit) in [
+        (name::EIPS, eips.len(), MAX_EIPS),
+        (name::PODS, datapath.pods.len(), MAX_EIPS),
+        (name::VTEPS, datapath.vteps.len(), MAX_VTEPS),
+        (name::NEIGHBORS, datapath.neighbors.len(), MAX_NEIGHBORS),
+        (name::INTERNAL, datapath.internal.len(), MAX_INTERNAL),
+    ] {
+        if rows > limit as usize {
+            return Err(TableFull { table, rows, limit });
+        }
+    }
+    let bytes = |addr: Option<Ipv4Addr>| addr.map_or([0; 4], |addr| addr.octets());
+    let slot = |eip: &Ipv4Addr| slots.get(eip).copied().unwrap_or_default();
+    let eip_row = |(eip, row): (&Ipv4Addr, &crate::desired::EipRow)| {
+        let value = Eip { pod_ip: row.pod_ip.octets(), vtep: bytes(row.vtep), slot: slot(eip), flags: 0 };
+        (EipKey { eip: eip.octets() }, value)
+    };
+    let pod_row = |(pod_ip, row): (&Ipv4Addr, &crate::desired::PodRow)| {
+        let (vtep, gateway) = (bytes(row.vtep), bytes(row.gateway));
+        let value = Pod { eip: row.eip.octets(), vtep, gateway, slot: slot(&row.eip), flags: 0 };
+        (PodKey { pod_ip: pod_ip.octets() }, value)
+    };
+    Ok(Tables {
+        eips: datapath.eips.iter().map(eip_row).collect(),
+        pods: datapath.pods.iter().map(pod_row).collect(),
+        vteps: datapath.vteps.iter().map(|(vtep, row)| (VtepKey { vtep: vtep.octets() }, *row)).collect(),
+        neighbors: datapath
+            .neighbors
+            .iter()
+            .map(|(addr, mac)| {
+                (NeighborKey { addr: addr.octets() }, Neighbor { mac: mac.0, reserved: [0; 2] })
+            })
+            .collect(),
+        internal: datapath.internal.iter().map(|prefix| prefix.trunc()).collect(),
+        config: Some(datapath.config),
+    })
+}
+
+/// A slot per EIP: the one it holds, else the lowest that nobody holds, or, when there is none, that nobody wants.
+fn assign_slots(eips: &BTreeSet<Ipv4Addr>, held: &Tables) -> BTreeMap<Ipv4Addr, u32> {
+    let held = held.slots();
+    let mut slots = BTreeMap::new();
+    let mut taken = BTreeSet::new();
+    for (eip, slot) in &held {
+        if *slot < MAX_EIPS && eips.contains(eip) && !slots.contains_key(eip) && taken.insert(*slot) {
+            slots.insert(*eip, *slot);
+        }
+    }
+    let held: BTreeSet<u32> = held.into_iter().map(|(_, slot)| slot).collect();
+    let nobody_holds = (0..MAX_EIPS).filter(|slot| !held.contains(slot));
+    let nobody_wants = (0..MAX_EIPS).filter(|slot| held.contains(slot) && !taken.contains(slot));
+    let mut free = nobody_holds.chain(nobody_wants);
+    for eip in eips {
+        if !slots.contains_key(eip)
+            && let Some(slot) = free.next()
+        {
+            slots.insert(*eip, slot);
+        }
+    }
+    slots
+}
+
+/// The writes that turn `held` into `want`, in an order that mistreats no packet in between.
+///
+/// Counters are reset before their slot is used. What rows refer to is written before them, and a pod's way out
+/// before its way in; `config`, which switches the datapath on, is written last, and cleared first. New rows are
+/// written before old ones go, in the reverse order.
+pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
+    let mut ops = Vec::new();
+    if want.config.is_none() && held.config.is_some() {
+        ops.push(TableOp::ClearConfig);
+    }
+    let fresh: BTreeSet<u32> = want.slots().difference(&held.slots()).map(|(_, slot)| *slot).collect();
+    ops.extend(fresh.into_iter().map(TableOp::ResetCounter));
+    put(&want.vteps, &held.vteps, TableOp::PutVtep, &mut ops);
+    ops.extend(want.internal.difference(&held.internal).copied().map(TableOp::PutInternal));
+    put(&want.neighbors, &held.neighbors, TableOp::PutNeighbor, &mut ops);
+    put(&want.pods, &held.pods, TableOp::PutPod, &mut ops);
+    put(&want.eips, &held.eips, TableOp::PutEip, &mut ops);
+    if let Some(config) = want.config
+        && held.config != Some(config)
+    {
+        ops.push(TableOp::PutConfig(config));
+    }
+    delete(&want.eips, &held.eips, TableOp::DeleteEip, &mut ops);
+    delete(&want.pods, &held.pods, TableOp::DeletePod, &mut ops);
+    delete(&want.neighbors, &held.neighbors, TableOp::DeleteNeighbor, &mut ops);
+    ops.extend(held.internal.difference(&want.internal).copied().map(TableOp::DeleteInternal));
+    delete(&want.vteps, &held.vteps, TableOp::DeleteVtep, &mut ops);
+    ops
+}
+
+/// Rows of `want` that `held` lacks or has otherwise.
+fn put<K: Ord + Copy, V: Eq + Copy>(
+    want: &BTreeMap<K, V>,
+    held: &BTreeMap<K, V>,
+    op: fn(K, V) -> TableOp,
+    ops: &mut Vec<TableOp>,
+) {
+    let changed = want.iter().filter(|(key, row)| held.get(key) != Some(row));
+    ops.extend(changed.map(|(key, row)| op(*key, *row)));
+}
+
+/// Rows of `held` that `want` lacks.
+fn delete<K: Ord + Copy, V>(
+    want: &BTreeMap<K, V>,
+    held: &BTreeMap<K, V>,
+    op: fn(K) -> TableOp,
+    ops: &mut Vec<TableOp>,
+) {
+    ops.extend(held.keys().filter(|key| !want.contains_key(key)).map(|key| op(*key)));
+}
+
+#[cfg(test)]
+mod tests;

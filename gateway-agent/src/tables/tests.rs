@@ -1,0 +1,175 @@
+use gateway_common::addr::Mac;
+use proptest::prelude::*;
+
+use super::*;
+use crate::desired::{EipRow, PodRow};
+
+fn eip(last: u8) -> Ipv4Addr {
+    [192, 168, 100, last].into()
+}
+
+fn pod(last: u8) -> Ipv4Addr {
+    [10, 244, 1, last].into()
+}
+
+/// A gateway's data path with these EIPs, each on the pod of the given number.
+fn gateway(bindings: &[(u8, u8)]) -> Datapath {
+    let vtep = Some([10, 0, 0, 11].into());
+    let eips = bindings.iter().map(|(e, p)| (eip(*e), EipRow { pod_ip: pod(*p), vtep }));
+    let pods = bindings.iter().map(|(e, p)| (pod(*p), PodRow { eip: eip(*e), vtep, gateway: None }));
+    let config = Config { abi: 1, ..Config::default() };
+    Datapath { config, eips: eips.collect(), pods: pods.collect(), ..Datapath::default() }
+}
+
+fn slots(tables: &Tables) -> Vec<(u8, u32)> {
+    tables.eips.iter().map(|(key, row)| (key.eip[3], row.slot)).collect()
+}
+
+/// The names of the writes with the last byte of their key.
+fn steps(want: &Tables, held: &Tables) -> Vec<String> {
+    let name = |op: &TableOp| match op {
+        TableOp::ClearConfig => "clear config".to_owned(),
+        TableOp::ResetCounter(slot) => format!("reset {slot}"),
+        TableOp::PutVtep(key, _) => format!("put vtep {}", key.vtep[3]),
+        TableOp::PutInternal(prefix) => format!("put internal {prefix}"),
+        TableOp::PutNeighbor(key, _) => format!("put neighbor {}", key.addr[3]),
+        TableOp::PutPod(key, row) => format!("put pod {} {}", key.pod_ip[3], row.eip[3]),
+        TableOp::PutEip(key, row) => format!("put eip {} {}", key.eip[3], row.pod_ip[3]),
+        TableOp::PutConfig(_) => "put config".to_owned(),
+        TableOp::DeleteEip(key) => format!("delete eip {}", key.eip[3]),
+        TableOp::DeletePod(key) => format!("delete pod {}", key.pod_ip[3]),
+        TableOp::DeleteNeighbor(key) => format!("delete neighbor {}", key.addr[3]),
+        TableOp::DeleteInternal(prefix) => format!("delete internal {prefix}"),
+        TableOp::DeleteVtep(key) => format!("delete vtep {}", key.vtep[3]),
+    };
+    diff(want, held).iter().map(name).collect()
+}
+
+#[test]
+fn a_row_says_where_pod_and_gateway_are() {
+    let mut datapath = gateway(&[(101, 10)]);
+    let neighbor = (eip(1), Mac([2; 6]));
+    datapath.neighbors.extend([neighbor]);
+    datapath.internal.insert("10.244.1.7/24".parse().unwrap());
+    datapath.pods.insert(pod(11), PodRow { eip: eip(102), vtep: None, gateway: Some([10, 0, 0, 1].into()) });
+    let tables = rows(&datapath, &Tables::default()).unwrap();
+    let row = tables.eips[&EipKey { eip: [192, 168, 100, 101] }];
+    assert_eq!(row, Eip { pod_ip: [10, 244, 1, 10], vtep: [10, 0, 0, 11], slot: 0, flags: 0 });
+    let row = tables.pods[&PodKey { pod_ip: [10, 244, 1, 10] }];
+    assert_eq!((row.eip, row.vtep, row.gateway, row.slot), ([192, 168, 100, 101], [10, 0, 0, 11], [0; 4], 0));
+    let row = tables.pods[&PodKey { pod_ip: [10, 244, 1, 11] }];
+    assert_eq!((row.vtep, row.gateway, row.slot), ([0; 4], [10, 0, 0, 1], 1));
+    assert_eq!(tables.neighbors[&NeighborKey { addr: eip(1).octets() }].mac, [2; 6]);
+    assert!(tables.internal.contains(&"10.244.1.0/24".parse().unwrap()));
+    assert_eq!(tables.served(), BTreeMap::from([(eip(101), pod(10)), (eip(102), pod(11))]));
+}
+
+#[test]
+fn an_eip_keeps_its_slot_and_a_new_one_takes_the_lowest_free() {
+    let first = rows(&gateway(&[(101, 10), (102, 11)]), &Tables::default()).unwrap();
+    assert_eq!(slots(&first), [(101, 0), (102, 1)]);
+    let second = rows(&gateway(&[(100, 12), (102, 11)]), &first).unwrap();
+    assert_eq!(slots(&second), [(100, 2), (102, 1)], "slot 0 is still counted into until its row is gone");
+    let third = rows(&gateway(&[(99, 13), (100, 12), (102, 11)]), &second).unwrap();
+    assert_eq!(slots(&third), [(99, 0), (100, 2), (102, 1)]);
+    // A worker has no row of `eips`; the pod may have changed its address.
+    let worker = Tables { eips: BTreeMap::new(), ..third };
+    assert_eq!(slots(&rows(&gateway(&[(100, 9)]), &worker).unwrap()), [(100, 2)]);
+}
+
+#[test]
+fn slots_that_two_eips_hold_are_told_apart() {
+    let mut held = rows(&gateway(&[(101, 10), (102, 11)]), &Tables::default()).unwrap();
+    held.eips.values_mut().for_each(|row| row.slot = 7);
+    held.pods.values_mut().for_each(|row| row.slot = 7);
+    let want = rows(&gateway(&[(101, 10), (102, 11)]), &held).unwrap();
+    assert_eq!(slots(&want), [(101, 7), (102, 0)]);
+}
+
+#[test]
+fn too_many_rows_name_the_table() {
+    let mut datapath = gateway(&[]);
+    datapath.vteps = (0..=MAX_VTEPS).map(|i| (Ipv4Addr::from_bits(i), Vtep::unresolved(0))).collect();
+    let error = rows(&datapath, &Tables::default()).unwrap_err();
+    assert_eq!(error, TableFull { table: "vteps", rows: MAX_VTEPS as usize + 1, limit: MAX_VTEPS });
+}
+
+#[test]
+fn slots_of_what_goes_are_used_when_all_are_held() {
+    let bindings = |first: u32| Datapath {
+        eips: (first..first + MAX_EIPS)
+            .map(|i| (Ipv4Addr::from_bits(i), EipRow { pod_ip: Ipv4Addr::from_bits(i), vtep: None }))
+            .collect(),
+        ..Datapath::default()
+    };
+    let held = rows(&bindings(0), &Tables::default()).unwrap();
+    let want = rows(&bindings(1), &held).unwrap();
+    let key = EipKey { eip: Ipv4Addr::from_bits(MAX_EIPS).octets() };
+    assert_eq!(want.eips[&key].slot, 0);
+    assert!(diff(&want, &held).starts_with(&[TableOp::ResetCounter(0)]));
+}
+
+#[test]
+fn writes_come_in_an_order_that_mistreats_no_packet() {
+    let none = Tables::default();
+    let one = rows(&gateway(&[(101, 10)]), &none).unwrap();
+    assert_eq!(steps(&one, &one), [""; 0]);
+    assert_eq!(steps(&one, &none), ["reset 0", "put pod 10 101", "put eip 101 10", "put config"]);
+    assert_eq!(steps(&none, &one), ["clear config", "delete eip 101", "delete pod 10"]);
+    let other_eip = rows(&gateway(&[(102, 10)]), &one).unwrap();
+    assert_eq!(steps(&other_eip, &one), ["reset 1", "put pod 10 102", "put eip 102 10", "delete eip 101"]);
+    let other_pod = rows(&gateway(&[(101, 11)]), &one).unwrap();
+    assert_eq!(steps(&other_pod, &one), ["put pod 11 101", "put eip 101 11", "delete pod 10"]);
+}
+
+prop_compose! {
+    fn any_tables()(
+        eips in prop::collection::btree_map(0..8_u8, (0..3_u8, 0..3_u32), 0..6),
+        pods in prop::collection::btree_map(0..8_u8, (0..3_u8, 0..3_u32), 0..6),
+        vteps in prop::collection::btree_map(0..8_u8, 0..3_u32, 0..6),
+        neighbors in prop::collection::btree_map(0..8_u8, 0..3_u8, 0..6),
+        internal in prop::collection::btree_set(0..8_u8, 0..6),
+        config in prop::option::of(1..4_u32),
+    ) -> Tables {
+        Tables {
+            eips: eips.into_iter().map(|(key, (pod_ip, slot))| {
+                (EipKey { eip: [key; 4] }, Eip { pod_ip: [pod_ip; 4], slot, ..Eip::default() })
+            }).collect(),
+            pods: pods.into_iter().map(|(key, (eip, slot))| {
+                (PodKey { pod_ip: [key; 4] }, Pod { eip: [eip; 4], slot, ..Pod::default() })
+            }).collect(),
+            vteps: vteps.into_iter().map(|(key, flags)| (VtepKey { vtep: [key; 4] }, Vtep::unresolved(flags))).collect(),
+            neighbors: neighbors.into_iter().map(|(key, mac)| {
+                (NeighborKey { addr: [key; 4] }, Neighbor { mac: [mac; 6], reserved: [0; 2] })
+            }).collect(),
+            internal: internal.into_iter().map(|len| Prefix::new([10, 0, 0, 0].into(), len + 8)).collect(),
+            config: config.map(|vni| Config { vni, ..Config::default() }),
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_writes_lead_from_any_tables_to_any_others(want in any_tables(), held in any_tables()) {
+        let mut tables = held.clone();
+        for op in diff(&want, &held) {
+            tables.apply(&op);
+        }
+        prop_assert_eq!(&tables, &want);
+        prop_assert!(diff(&want, &tables).is_empty());
+    }
+
+    #[test]
+    fn every_eip_has_a_slot_of_its_own(
+        want in prop::collection::btree_map(0..20_u8, 0..200_u8, 0..20),
+        held in any_tables(),
+    ) {
+        let datapath = Datapath {
+            eips: want.iter().map(|(e, p)| ([*e; 4].into(), EipRow { pod_ip: pod(*p), vtep: None })).collect(),
+            ..Datapath::default()
+        };
+        let tables = rows(&datapath, &held).unwrap();
+        let slots: BTreeSet<u32> = tables.eips.values().map(|row| row.slot).collect();
+        prop_assert_eq!(slots.len(), want.len());
+    }
+}
