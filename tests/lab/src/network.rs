@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     LabConfig, firewall,
-    plan::{self, End, Kind, Node, Plan, SWITCH},
+    plan::{self, End, Kind, NODES, Node, Plan, SWITCH},
     status, tool,
 };
 
@@ -171,22 +171,25 @@ fn routes(plan: &Plan, name: &str, netns: &str) -> Result<()> {
         .with_context(|| format!("setting routes of {name}"))
 }
 
+/// A bridge forwards to a port only once the kernel has reported its carrier, which comes a moment after `up`.
 fn wait_for_carrier(config: &LabConfig) -> Result<()> {
     let deadline = Instant::now() + CARRIER;
-    loop {
-        let down: Vec<_> = status::interfaces(&config.prefix, SWITCH)?
-            .into_iter()
-            .filter(|interface| interface.name != "lo" && !interface.up)
-            .map(|interface| interface.name)
-            .collect();
-        if down.is_empty() {
-            return Ok(());
+    let bridging = NODES.iter().map(|node| node.name).chain([SWITCH]);
+    for name in bridging {
+        loop {
+            let interfaces = status::interfaces(&config.prefix, name)?;
+            let down: Vec<_> =
+                interfaces.iter().filter(|found| !found.up).map(|found| found.name.as_str()).collect();
+            if down.is_empty() {
+                break;
+            }
+            if Instant::now() > deadline {
+                bail!("still without carrier in {name} after {CARRIER:?}: {}", down.join(", "));
+            }
+            thread::sleep(Duration::from_millis(20));
         }
-        if Instant::now() > deadline {
-            bail!("still without carrier after {CARRIER:?}: {}", down.join(", "));
-        }
-        thread::sleep(Duration::from_millis(20));
     }
+    Ok(())
 }
 
 #[cfg(test)]

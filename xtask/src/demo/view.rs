@@ -1,6 +1,6 @@
 //! What an operator can look at: the wire, the agent's tables, the pinned map.
 
-use std::time::Duration;
+use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use gateway_lab::{CLIENT, EIP, Job, Lab};
@@ -18,6 +18,8 @@ pub(crate) fn wire(lab: &Lab) -> Result<Findings> {
     let mut elsewhere = capture(lab, "switch", "worker2", &[], &format!("{tunnel} or {ours}"))?;
     let count = PINGS.to_string();
     lab.read("client", &["ping", "-i0.1", "-W1", "-c", &count, &EIP.to_string()])?;
+    // tcpdump reads the last packet a moment after it passed.
+    thread::sleep(Duration::from_millis(200));
     let (nic, geneve) = (packets(&mut nic)?, packets(&mut geneve)?);
     let (bare, elsewhere) = (packets(&mut bare)?, packets(&mut elsewhere)?);
     let (sent, both) = (nic.len(), geneve.len());
