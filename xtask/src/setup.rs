@@ -184,7 +184,7 @@ fn apt(missing: &Missing) -> Result<()> {
     let packages: Vec<_> = missing.packages.iter().copied().filter(available).collect();
     let _held = NoServices::begin()?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "-qq", "--no-install-recommends"]).args(packages);
+    install.args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(packages);
     workspace::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
