@@ -1,0 +1,212 @@
+//! One value of a manifest as an object of ours.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use gateway_common::addr::Prefix;
+use k8s_openapi::api::core::v1;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::{Entry, Object, ObjectId, ObjectKind, Place, Reader};
+use crate::desired::problem::Problem;
+use crate::snapshot::{Node, ObjectName, Pod};
+
+/// A field that cannot be used: its path, what is wrong, what to do.
+type Fault = (String, String, &'static str);
+
+impl Reader {
+    /// Reads a document: an object, or a list of them.
+    pub(super) fn document(&self, mut value: Value, place: Place, entries: &mut Vec<Entry>) {
+        let kind = value.get("kind").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let Some(item_kind) = kind.strip_suffix("List") else {
+            entries.push(self.object(value, place));
+            return;
+        };
+        if let Some(entry) = wrong_version(&value, &kind, &place) {
+            entries.push(entry);
+            return;
+        }
+        let items = match value.get_mut("items").map(Value::take) {
+            None | Some(Value::Null) => Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(_) => {
+                entries.push(bad(None, &place, "items", "it is no list", "write a list of objects"));
+                return;
+            }
+        };
+        for (index, mut item) in items.into_iter().enumerate() {
+            if let Some(fields) = item.as_object_mut()
+                && !item_kind.is_empty()
+            {
+                // In a PodList the API server leaves the items' kind out.
+                fields.entry("kind").or_insert_with(|| item_kind.into());
+                fields.entry("apiVersion").or_insert_with(|| "v1".into());
+            }
+            entries.push(self.object(item, Place { item: Some(index + 1), ..place.clone() }));
+        }
+    }
+
+    fn object(&self, value: Value, place: Place) -> Entry {
+        let Some(fields) = value.as_object() else {
+            return bad(None, &place, "document", "it is no object", "write a Pod, Node or ConfigMap");
+        };
+        let Some(word) = fields.get("kind").and_then(Value::as_str) else {
+            return bad(None, &place, "kind", "it is missing", "write Pod, Node or ConfigMap");
+        };
+        let Some(kind) = ObjectKind::of(word) else {
+            return ignored(&place, "kind", format!("{word} is not read here"));
+        };
+        let metadata = |key| value.get("metadata").and_then(|metadata| metadata.get(key));
+        let Some(name) = metadata("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
+            return bad(None, &place, "metadata.name", "it is missing or no string", "name the object");
+        };
+        let namespace = match (kind, metadata("namespace")) {
+            (ObjectKind::Node, _) => "",
+            (ObjectKind::Pod | ObjectKind::ConfigMap, None) => "default",
+            (ObjectKind::Pod | ObjectKind::ConfigMap, Some(namespace)) => match namespace.as_str() {
+                Some(namespace) => namespace,
+                None => {
+                    return bad(None, &place, "metadata.namespace", "it is no string", "put it in quotes");
+                }
+            },
+        };
+        let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        if kind == ObjectKind::ConfigMap && name != self.config_map {
+            let message = format!("configmap {name} is not the gateway's, which is {}", self.config_map);
+            return ignored(&place, "metadata", message);
+        }
+        if let Some(entry) = wrong_version(&value, word, &place) {
+            return entry;
+        }
+        let id = ObjectId { kind, name };
+        let read = match kind {
+            ObjectKind::ConfigMap => typed(value).map(config_map),
+            ObjectKind::Node => typed(value).and_then(|node| self.node(node)),
+            ObjectKind::Pod => typed(value).and_then(|pod| self.pod(pod)),
+        };
+        match read {
+            Ok(object) => Entry::Object(id, object, place),
+            Err((field, message, remedy)) => bad(Some(id), &place, &field, message, remedy),
+        }
+    }
+
+    fn pod(&self, pod: v1::Pod) -> Result<Object, Fault> {
+        let (metadata, spec, status) =
+            (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
+        let mut ip = None;
+        let ips = status.pod_ips.unwrap_or_default();
+        for (index, entry) in ips.iter().enumerate() {
+            ip = ip
+                .or(host_ipv4(&entry.ip)
+                    .map_err(|wrong| fault(format!("status.podIPs[{index}].ip"), wrong))?);
+        }
+        if let Some(text) = status.pod_ip.filter(|text| !text.is_empty()) {
+            ip = ip.or(host_ipv4(&text).map_err(|wrong| fault("status.podIP".to_owned(), wrong))?);
+        }
+        let conditions = status.conditions.unwrap_or_default();
+        Ok(Object::Pod(Pod {
+            uid: metadata.uid.unwrap_or_default(),
+            created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
+            terminating: metadata.deletion_timestamp.is_some(),
+            node: spec.node_name.filter(|name| !name.is_empty()),
+            host_network: spec.host_network.unwrap_or_default(),
+            ip,
+            finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            ready: conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            eip: metadata.annotations.unwrap_or_default().remove(&self.keys.eip),
+        }))
+    }
+
+    fn node(&self, node: v1::Node) -> Result<Object, Fault> {
+        let (spec, status) = (node.spec.unwrap_or_default(), node.status.unwrap_or_default());
+        let mut internal_ip = None;
+        for (index, address) in status.addresses.unwrap_or_default().iter().enumerate() {
+            if address.type_ == "InternalIP" {
+                let field = || format!("status.addresses[{index}].address");
+                let addr = host_ipv4(&address.address).map_err(|wrong| fault(field(), wrong))?;
+                internal_ip = internal_ip.or(addr);
+            }
+        }
+        let (field, cidrs) = match spec.pod_cidrs.filter(|cidrs| !cidrs.is_empty()) {
+            Some(cidrs) => ("spec.podCIDRs", cidrs),
+            None => ("spec.podCIDR", spec.pod_cidr.into_iter().filter(|cidr| !cidr.is_empty()).collect()),
+        };
+        let mut pod_cidrs = Vec::new();
+        for cidr in cidrs.iter().filter(|cidr| !cidr.contains(':')) {
+            let prefix: Prefix = cidr.parse().map_err(|error| {
+                (field.to_owned(), format!("{cidr:?}: {error}"), "write the pods' prefix, like 10.244.1.0/24")
+            })?;
+            pod_cidrs.push(prefix.trunc());
+        }
+        let conditions = status.conditions.unwrap_or_default();
+        let labels = node.metadata.labels.unwrap_or_default();
+        Ok(Object::Node(Node {
+            internal_ip,
+            ready: conditions
+                .iter()
+                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            gateway_label: labels.get(&self.keys.external_gw).is_some_and(|value| value == "true"),
+            pod_cidrs,
+        }))
+    }
+}
+
+fn config_map(config_map: v1::ConfigMap) -> Object {
+    Object::ConfigMap(config_map.data.unwrap_or_default())
+}
+
+/// Reads a Kubernetes type; the fault names the field by its path.
+fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
+    serde_path_to_error::deserialize(value).map_err(|error| {
+        let field = error.path().to_string();
+        let message = error.into_inner().to_string();
+        let quoting = message.contains("expected a string");
+        let remedy =
+            if quoting { "put the value in quotes" } else { "write it as the Kubernetes API has it" };
+        (field, message, remedy)
+    })
+}
+
+/// The IPv4 address of a host; `None` for an IPv6 address, which is not for us.
+fn host_ipv4(text: &str) -> Result<Option<Ipv4Addr>, String> {
+    match text.parse::<IpAddr>() {
+        Err(_) => Err(format!("{text:?} is not an IP address")),
+        Ok(IpAddr::V6(_)) => Ok(None),
+        Ok(IpAddr::V4(ip))
+            if ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || ip.is_broadcast() =>
+        {
+            Err(format!("{text:?} is no address a host can have"))
+        }
+        Ok(IpAddr::V4(ip)) => Ok(Some(ip)),
+    }
+}
+
+fn fault(field: String, message: String) -> Fault {
+    (field, message, "write the address alone, like 10.244.1.10")
+}
+
+fn wrong_version(value: &Value, kind: &str, place: &Place) -> Option<Entry> {
+    let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
+    let message = match version {
+        "v1" => return None,
+        "" => "it is missing".to_owned(),
+        other => format!("{other:?} has no {kind} that is read here"),
+    };
+    Some(bad(None, place, "apiVersion", message, "write v1"))
+}
+
+fn ignored(place: &Place, field: &str, message: String) -> Entry {
+    let remedy = "nothing to do; it is ignored. Only Pod, Node and the gateway's ConfigMap are read";
+    Entry::Ignored(Problem::warning(place.to_string(), field, message, remedy))
+}
+
+fn bad(id: Option<ObjectId>, place: &Place, field: &str, message: impl Into<String>, remedy: &str) -> Entry {
+    let object = match &id {
+        Some(id) => format!("{place}, {id}"),
+        None => place.to_string(),
+    };
+    let remedy = format!("{remedy}; until then what the file last said stays in force");
+    Entry::Bad(id, Problem::refused(object, field, message, remedy))
+}

@@ -1,0 +1,226 @@
+use super::*;
+
+fn reader() -> Reader {
+    Reader {
+        keys: Keys::default(),
+        config_map: ObjectName {
+            namespace: crate::config::NAMESPACE.to_owned(),
+            name: crate::config::NAME.to_owned(),
+        },
+    }
+}
+
+fn objects(entries: Vec<Entry>) -> Vec<(String, Object)> {
+    let object = |entry| match entry {
+        Entry::Object(id, object, _) => (id.to_string(), object),
+        Entry::Ignored(problem) | Entry::Bad(_, problem) => panic!("{problem}"),
+    };
+    entries.into_iter().map(object).collect()
+}
+
+const POD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata:
+  name: web
+  uid: 00000000-0000-4000-8000-000000000001
+  creationTimestamp: "2026-01-01T00:00:07Z"
+  deletionTimestamp: "2026-01-01T00:00:08Z"
+  annotations:
+    ovn.kubernetes.io/eip: 192.168.100.101
+spec:
+  nodeName: worker1
+  containers: [{ name: main, image: lab }]
+status:
+  phase: Running
+  podIP: fd00::7
+  podIPs: [{ ip: "fd00::7" }, { ip: 10.244.2.10 }]
+  conditions:
+    - { type: Initialized, status: "True" }
+    - { type: Ready, status: "True" }
+"#;
+
+const NODE: &str = r#"
+apiVersion: v1
+kind: Node
+metadata:
+  name: gw1
+  labels: { ovn.kubernetes.io/external-gw: "true" }
+spec:
+  podCIDR: 10.244.1.0/24
+  podCIDRs: [10.244.1.0/24, "fd00::/64"]
+status:
+  addresses:
+    - { type: Hostname, address: gw1 }
+    - { type: InternalIP, address: "fd00::1" }
+    - { type: InternalIP, address: 10.0.0.1 }
+  conditions: [{ type: Ready, status: "True" }]
+"#;
+
+#[test]
+fn a_pod_and_a_node_are_reduced_to_what_matters() {
+    let text = format!("# ours\n---{POD}--- # and\n{NODE}...\n---\n");
+    let pod = Pod {
+        uid: "00000000-0000-4000-8000-000000000001".to_owned(),
+        created: 1_767_225_607,
+        terminating: true,
+        node: Some("worker1".to_owned()),
+        host_network: false,
+        ip: Some([10, 244, 2, 10].into()),
+        finished: false,
+        ready: true,
+        eip: Some("192.168.100.101".to_owned()),
+    };
+    let node = Node {
+        internal_ip: Some([10, 0, 0, 1].into()),
+        ready: true,
+        gateway_label: true,
+        pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
+    };
+    assert_eq!(
+        objects(reader().read("x.yaml", &text)),
+        [("pod default/web".to_owned(), Object::Pod(pod)), ("node gw1".to_owned(), Object::Node(node)),]
+    );
+}
+
+#[test]
+fn a_pod_without_status_waits_and_a_finished_one_says_so() {
+    let text = "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: n}}\n---\n\
+        {apiVersion: v1, kind: Pod, metadata: {name: b}, spec: {hostNetwork: true}, status: {phase: Failed}}";
+    assert_eq!(
+        objects(reader().read("x.yaml", text)),
+        [
+            ("pod n/a".to_owned(), Object::Pod(Pod::default())),
+            (
+                "pod default/b".to_owned(),
+                Object::Pod(Pod { host_network: true, finished: true, ..Pod::default() })
+            ),
+        ]
+    );
+}
+
+#[test]
+fn lists_and_json_are_read() {
+    let json = r#"{"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "a"}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "data": {"type": "x"},
+         "metadata": {"name": "ovn-external-gw-config", "namespace": "kube-system"}}]}"#;
+    let data = BTreeMap::from([("type".to_owned(), "x".to_owned())]);
+    assert_eq!(
+        objects(reader().read("x.json", json)),
+        [
+            ("node a".to_owned(), Object::Node(Node::default())),
+            ("configmap kube-system/ovn-external-gw-config".to_owned(), Object::ConfigMap(data)),
+        ]
+    );
+    let list = "{apiVersion: v1, kind: NodeList, items: [{metadata: {name: b}}]}";
+    assert_eq!(
+        objects(reader().read("x.yaml", list)),
+        [("node b".to_owned(), Object::Node(Node::default()))]
+    );
+    assert_eq!(reader().read("x.yaml", "{apiVersion: v1, kind: List}"), []);
+}
+
+/// Document, its object's name in the problem, field, message.
+const BAD_DOCUMENTS: &[(&str, &str, &str, &str)] = &[
+    ("just text", "", "document", "it is no object"),
+    ("metadata: {name: a}", "", "kind", "it is missing"),
+    ("{apiVersion: v1, kind: Pod}", "", "metadata.name", "it is missing or no string"),
+    (
+        "{apiVersion: v1, kind: Pod, metadata: {name: a, namespace: 1}}",
+        "",
+        "metadata.namespace",
+        "it is no string",
+    ),
+    ("{kind: Pod, metadata: {name: a}}", "", "apiVersion", "it is missing"),
+    (
+        "{apiVersion: apps/v1, kind: Pod, metadata: {name: a}}",
+        "",
+        "apiVersion",
+        "\"apps/v1\" has no Pod that is read here",
+    ),
+    ("{apiVersion: v1, kind: List, items: 3}", "", "items", "it is no list"),
+    (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: 10.1.1}",
+        ", pod default/a",
+        "status.podIP",
+        "\"10.1.1\" is not an IP address",
+    ),
+    (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIPs: [{ip: 10.244.1.1/24}]}",
+        ", pod default/a",
+        "status.podIPs[0].ip",
+        "\"10.244.1.1/24\" is not an IP address",
+    ),
+    (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nstatus: {podIP: 127.0.0.1}",
+        ", pod default/a",
+        "status.podIP",
+        "\"127.0.0.1\" is no address a host can have",
+    ),
+    (
+        "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {hostNetwork: \"yes\"}",
+        ", pod default/a",
+        "spec.hostNetwork",
+        "invalid type: string \"yes\", expected a boolean",
+    ),
+    (
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nstatus: {addresses: [{type: InternalIP, address: x}]}",
+        ", node a",
+        "status.addresses[0].address",
+        "\"x\" is not an IP address",
+    ),
+    (
+        "apiVersion: v1\nkind: Node\nmetadata: {name: a}\nspec: {podCIDR: 10.0.0.0}",
+        ", node a",
+        "spec.podCIDR",
+        "\"10.0.0.0\": not an IPv4 prefix like 192.168.100.1/24",
+    ),
+];
+
+#[test]
+fn what_cannot_be_used_names_document_object_and_field() {
+    for (text, object, field, message) in BAD_DOCUMENTS {
+        let entries = reader().read("x.yaml", &format!("{text}\n---\n{NODE}"));
+        let [Entry::Bad(_, problem), Entry::Object(..)] = &entries[..] else { panic!("{text}: {entries:?}") };
+        assert_eq!(problem.object, format!("file x.yaml, document 1{object}"), "{text}");
+        assert_eq!((&problem.field[..], &problem.message[..]), (*field, *message), "{text}");
+    }
+}
+
+#[test]
+fn an_unquoted_value_of_the_configmap_says_what_to_do() {
+    let text = "apiVersion: v1\nkind: ConfigMap\n\
+        metadata: {name: ovn-external-gw-config, namespace: kube-system}\ndata: {enable-external-gw: true}";
+    let entries = reader().read("x.yaml", text);
+    let [Entry::Bad(Some(_), problem)] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!(problem.field, "data.enable-external-gw");
+    assert!(problem.remedy.starts_with("put the value in quotes"), "{problem}");
+}
+
+#[test]
+fn other_objects_are_ignored_with_a_warning() {
+    for (text, message) in [
+        ("{apiVersion: v1, kind: Service, metadata: {name: a}}", "Service is not read here"),
+        ("{apiVersion: apps/v1, kind: Deployment, metadata: {name: a}}", "Deployment is not read here"),
+        (
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: a}}",
+            "configmap default/a is not the gateway's, which is kube-system/ovn-external-gw-config",
+        ),
+    ] {
+        let entries = reader().read("x.yaml", text);
+        let [Entry::Ignored(problem)] = &entries[..] else { panic!("{entries:?}") };
+        assert_eq!((&problem.object[..], &problem.message[..]), ("file x.yaml, document 1", message));
+    }
+}
+
+#[test]
+fn bad_yaml_names_the_line_and_leaves_the_other_documents_alone() {
+    let entries = reader().read("x.yaml", &format!("# first\n---\nkind: Pod\na: [1,\nb: }}\n---{NODE}"));
+    let [Entry::Bad(None, problem), Entry::Object(_, _, place)] = &entries[..] else { panic!("{entries:?}") };
+    assert_eq!((&problem.object[..], &problem.field[..]), ("file x.yaml, document 1", "YAML"));
+    assert!(problem.message.starts_with("line 4: "), "{problem}");
+    assert_eq!(place.to_string(), "file x.yaml, document 2");
+    let twice = reader().read("x.yaml", "kind: Pod\nkind: Node\n");
+    assert!(matches!(&twice[..], [Entry::Bad(None, _)]), "{twice:?}");
+}
