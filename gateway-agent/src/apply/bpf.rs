@@ -1,1 +1,203 @@
-//! The pinned tables.
+//! The BPF object, and the pinned tables it shares with us.
+
+mod object;
+mod pins;
+mod write;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::{Ebpf, EbpfError, EbpfLoader};
+use gateway_common::addr::Prefix;
+use gateway_common::tables::{
+    Config, Eip, EipCounter, EipKey, Internal, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep,
+    VtepKey, name,
+};
+use tracing::warn;
+
+use crate::tables::{TableFull, Tables};
+
+pub use object::object;
+pub(crate) use pins::remove;
+pub use pins::{link_pin, prepare, remove_dir, remove_maps};
+
+/// Why tables or programs cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BpfError {
+    /// This agent was built without one.
+    #[error("this gateway-agent has no BPF object inside; build it by `cargo xtask build`, or name one with --object")]
+    NoObject,
+    /// `--object`.
+    #[error("cannot read BPF object {path}: {source}; check --object")]
+    ReadObject {
+        /// Its path.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// The kernel refused maps or object.
+    #[error("cannot load the BPF object: {source}; it needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.15 or newer")]
+    Load {
+        /// Cause.
+        source: EbpfError,
+    },
+    /// The object is not of this agent.
+    #[error("the BPF object has no map {name}; build it anew by `cargo xtask build`")]
+    NoMap {
+        /// Its name.
+        name: &'static str,
+    },
+    /// Nothing is pinned.
+    #[error("nothing is pinned at {path}; start `gateway-agent run`, or check --pin-path")]
+    NotPinned {
+        /// Path of the pin.
+        path: PathBuf,
+    },
+    /// A map could not be read or written.
+    #[error("table {name}: {source}")]
+    Map {
+        /// Its name.
+        name: &'static str,
+        /// Cause.
+        source: MapError,
+    },
+    /// No BPF file system where one is needed.
+    #[error("{path} is not on a BPF file system: {source}; mount one: mount -t bpf bpf /sys/fs/bpf")]
+    NoBpffs {
+        /// Directory of the pins.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+    /// More rows are wanted than a table takes.
+    #[error(transparent)]
+    Full(#[from] TableFull),
+    /// A pin could not be made or removed.
+    #[error("cannot change {path}: {source}")]
+    Pin {
+        /// Path of the pin.
+        path: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
+}
+
+impl BpfError {
+    pub(crate) fn map(name: &'static str) -> impl Fn(MapError) -> Self {
+        move |source| Self::Map { name, source }
+    }
+}
+
+/// The pinned tables.
+pub struct Maps {
+    eips: HashMap<MapData, EipKey, Eip>,
+    pods: HashMap<MapData, PodKey, Pod>,
+    vteps: HashMap<MapData, VtepKey, Vtep>,
+    neighbors: HashMap<MapData, NeighborKey, Neighbor>,
+    internal: LpmTrie<MapData, [u8; 4], Internal>,
+    config: Array<MapData, Config>,
+    eip_counters: PerCpuArray<MapData, EipCounter>,
+    verdicts: PerCpuArray<MapData, VerdictCounter>,
+}
+
+/// Programs, not yet in the kernel, and the tables they share with us.
+pub struct Loaded {
+    /// The object's programs.
+    pub ebpf: Ebpf,
+    /// Its tables: those pinned by an earlier agent where there are such.
+    pub maps: Maps,
+}
+
+/// Loads the object, takes over the tables pinned under `pin`, and pins those that are not. Pins of another ABI
+/// version or size are replaced.
+///
+/// # Errors
+/// [`BpfError`].
+pub fn load(object: &[u8], pin: &Path) -> Result<Loaded, BpfError> {
+    if let Some(difference) = pins::incompatible(pin)? {
+        warn!(pin = %pin.display(), difference, "the pinned tables are of another version and are replaced");
+        remove_maps(pin)?;
+    }
+    let mut loader = EbpfLoader::new();
+    for map in name::ALL {
+        loader.map_pin_path(map, pin.join(map));
+    }
+    let mut ebpf = loader.load(object).map_err(|source| BpfError::Load { source })?;
+    let maps = Maps::new(|name| ebpf.take_map(name).ok_or(BpfError::NoMap { name }))?;
+    Ok(Loaded { ebpf, maps })
+}
+
+impl Maps {
+    fn new(mut get: impl FnMut(&'static str) -> Result<Map, BpfError>) -> Result<Self, BpfError> {
+        Ok(Self {
+            eips: typed(name::EIPS, get(name::EIPS)?)?,
+            pods: typed(name::PODS, get(name::PODS)?)?,
+            vteps: typed(name::VTEPS, get(name::VTEPS)?)?,
+            neighbors: typed(name::NEIGHBORS, get(name::NEIGHBORS)?)?,
+            internal: typed(name::INTERNAL, get(name::INTERNAL)?)?,
+            config: typed(name::CONFIG, get(name::CONFIG)?)?,
+            eip_counters: typed(name::EIP_COUNTERS, get(name::EIP_COUNTERS)?)?,
+            verdicts: typed(name::VERDICTS, get(name::VERDICTS)?)?,
+        })
+    }
+
+    /// Opens the pinned tables, with or without an agent running.
+    ///
+    /// # Errors
+    /// [`BpfError::NotPinned`], [`BpfError::Map`].
+    pub fn open(pin: &Path) -> Result<Self, BpfError> {
+        Self::new(|name| {
+            let path = pin.join(name);
+            if !path.exists() {
+                return Err(BpfError::NotPinned { path });
+            }
+            let data = MapData::from_pin(&path).map_err(BpfError::map(name))?;
+            Map::from_map_data(data).map_err(BpfError::map(name))
+        })
+    }
+
+    /// All rows but the counters.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn read(&self) -> Result<Tables, BpfError> {
+        let config = self.config.get(&0, 0).map_err(BpfError::map(name::CONFIG))?;
+        let internal = self.internal.keys().collect::<Result<Vec<Key<[u8; 4]>>, _>>();
+        Ok(Tables {
+            eips: self.eips.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::EIPS))?,
+            pods: self.pods.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::PODS))?,
+            vteps: self.vteps.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::VTEPS))?,
+            neighbors: self.neighbors.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::NEIGHBORS))?,
+            internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
+            config: (config.abi != 0).then_some(config),
+        })
+    }
+
+    /// The counter of a slot, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`], also for a slot past the last.
+    pub fn eip_counter(&self, slot: u32) -> Result<EipCounter, BpfError> {
+        let rows = self.eip_counters.get(&slot, 0).map_err(BpfError::map(name::EIP_COUNTERS))?;
+        Ok(EipCounter::total(rows.iter()))
+    }
+
+    /// All counters of verdicts, by row, summed over the CPUs.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn verdict_counters(&self) -> Result<Vec<VerdictCounter>, BpfError> {
+        let rows = self.verdicts.iter().map(|row| row.map(|cpus| VerdictCounter::total(cpus.iter())));
+        rows.collect::<Result<_, _>>().map_err(BpfError::map(name::VERDICTS))
+    }
+}
+
+fn typed<T: TryFrom<Map, Error = MapError>>(name: &'static str, map: Map) -> Result<T, BpfError> {
+    T::try_from(map).map_err(BpfError::map(name))
+}
+
+fn prefix(key: &Key<[u8; 4]>) -> Prefix {
+    Prefix::new(key.data().into(), u8::try_from(key.prefix_len()).unwrap_or(u8::MAX))
+}
