@@ -1,1 +1,152 @@
 //! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use gateway_common::{ABI_VERSION, tables};
+
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 1");
+const _: () = assert!(ABI_VERSION == 1, "say the new ABI in VERSION");
+
+const EXAMPLES: &str = "\
+Examples:
+  gateway-agent run --node gw1 --source dir --dir /etc/eip-gateway/manifests
+                                     serve the EIPs of the pods in these manifests; edits take effect at once
+  gateway-agent show                 all tables, with or without a running agent
+  gateway-agent show eips -o json    EIPs with their counters, for machines
+  gateway-agent teardown             detach and remove everything on this node";
+
+/// The gateway agent: turns pod annotations into BPF map entries.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "gateway-agent", version = VERSION, about, after_help = EXAMPLES)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Serve: keep this node's kernel as pods, nodes and the ConfigMap say
+    Run(RunArgs),
+    /// Show the pinned tables; works without a running agent
+    Show(ShowArgs),
+    /// Detach the programs and remove everything the agent made on this node
+    Teardown(TeardownArgs),
+}
+
+/// `gateway-agent run`.
+#[derive(Clone, Debug, Args)]
+pub struct RunArgs {
+    /// Name of the Node this agent runs on
+    #[arg(long, env = "EIP_GATEWAY_NODE", value_name = "NAME")]
+    pub node: String,
+    /// Where pods, nodes and the ConfigMap come from
+    #[arg(long, env = "EIP_GATEWAY_SOURCE", value_enum, default_value = "dir")]
+    pub source: Source,
+    /// Directory of manifests, for --source dir
+    #[arg(long, env = "EIP_GATEWAY_DIR", value_name = "PATH", required_if_eq("source", "dir"))]
+    pub dir: Option<PathBuf>,
+    /// Where the tables are
+    #[command(flatten)]
+    pub pin: PinArgs,
+    /// BPF object to load instead of the one inside this program
+    #[arg(long, env = "EIP_GATEWAY_OBJECT", value_name = "PATH")]
+    pub object: Option<PathBuf>,
+    /// How log lines look
+    #[arg(long, env = "EIP_GATEWAY_LOG_FORMAT", value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// `gateway-agent show`.
+#[derive(Clone, Debug, Args)]
+pub struct ShowArgs {
+    /// Which table; all of them when absent
+    #[arg(value_enum)]
+    pub table: Option<Table>,
+    /// How to print it
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    /// Also rows that say nothing, such as verdicts never counted
+    #[arg(long)]
+    pub all: bool,
+    /// Where the tables are
+    #[command(flatten)]
+    pub pin: PinArgs,
+}
+
+/// `gateway-agent teardown`.
+#[derive(Clone, Debug, Args)]
+pub struct TeardownArgs {
+    /// Where the tables are
+    #[command(flatten)]
+    pub pin: PinArgs,
+}
+
+/// Where the tables are.
+#[derive(Clone, Debug, Args)]
+pub struct PinArgs {
+    /// Directory of the pinned tables and links, on a BPF file system
+    #[arg(long, env = "EIP_GATEWAY_PIN_PATH", value_name = "PATH", default_value = tables::PIN_DIR)]
+    pub pin_path: PathBuf,
+}
+
+/// Where pods, nodes and the ConfigMap come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Source {
+    /// A directory of manifests
+    Dir,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum LogFormat {
+    /// For people
+    Text,
+    /// For machines, one object a line
+    Json,
+}
+
+/// A table to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Table {
+    /// EIPs, their pods and counters
+    Eips,
+    /// EIP pods and what they leave by
+    Pods,
+    /// Nodes and their next hops
+    Vteps,
+    /// Hosts on the external network
+    Neighbors,
+    /// What became of packets
+    Verdicts,
+}
+
+/// How to print.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For machines
+    Json,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_dir_source_needs_its_directory() {
+        let refused = Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1"]).unwrap_err();
+        assert!(refused.to_string().contains("--dir"), "{refused}");
+        Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1", "--dir", "/x"]).unwrap();
+    }
+}

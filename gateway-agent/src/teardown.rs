@@ -1,1 +1,88 @@
-//! Undoes all of it.
+//! Undoes all an agent made on this node. Works with the agent dead and from any half state; doing it twice is fine.
+
+use std::path::Path;
+
+use rtnetlink::Handle;
+use tracing::info;
+
+use crate::apply::bpf::{BpfError, remove_dir, remove_maps};
+use crate::apply::link::{self, RouterPortError};
+use crate::apply::nft::{self, NftError};
+use crate::apply::route;
+use crate::apply::NetlinkError;
+use crate::attach::{self, AttachError};
+use crate::desired::{ROUTING_TABLE, RouterPort};
+use crate::source::host::{self, HostError};
+
+/// Why something was not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum TeardownError {
+    /// The host could not be read.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Programs.
+    #[error(transparent)]
+    Attach(#[from] AttachError),
+    /// Policy rules and routes.
+    #[error(transparent)]
+    Netlink(#[from] NetlinkError),
+    /// The nftables table.
+    #[error(transparent)]
+    Nft(#[from] NftError),
+    /// The router port.
+    #[error(transparent)]
+    RouterPort(#[from] RouterPortError),
+    /// The pinned tables.
+    #[error(transparent)]
+    Bpf(#[from] BpfError),
+}
+
+/// What was removed, and what could not be.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// One line per kind of thing.
+    pub removed: Vec<String>,
+    /// What is still there, and why.
+    pub errors: Vec<TeardownError>,
+}
+
+impl Report {
+    fn step(&mut self, result: Result<Option<String>, TeardownError>) {
+        match result {
+            Ok(removed) => self.removed.extend(removed),
+            Err(error) => self.errors.push(error),
+        }
+    }
+}
+
+/// Detaches the programs, then removes the nftables table, policy rules and routes, the router port and the pinned
+/// tables. One failing step does not keep the others from being done.
+pub async fn teardown(handle: &Handle, pin: &Path) -> Report {
+    let mut report = Report::default();
+    let links = match host::links(handle).await {
+        Ok(links) => links,
+        Err(error) => {
+            report.errors.push(error.into());
+            return report;
+        }
+    };
+    let nics: Vec<String> = links.keys().cloned().collect();
+    let detached = attach::detach_all(pin, &nics).map_err(TeardownError::from);
+    report.step(detached.map(|names| (!names.is_empty()).then(|| format!("programs {}", names.join(", ")))));
+    let table = nft::remove().await.map_err(TeardownError::from);
+    report.step(table.map(|removed| removed.then(|| format!("nftables table {}", nft::TABLE))));
+    let routes = route::apply(handle, &Default::default(), &Default::default()).await.map_err(TeardownError::from);
+    report.step(routes.map(|changes| {
+        let what = || format!("{} policy rules and routes of table {ROUTING_TABLE}", changes.deleted);
+        (!changes.is_empty()).then(what)
+    }));
+    let port = link::apply(handle, &links, None).await.map_err(TeardownError::from);
+    report.step(port.map(|removed| removed.then(|| format!("router port {}", RouterPort::NAME))));
+    let maps = remove_maps(pin).map_err(TeardownError::from);
+    report.step(maps.map(|count| (count > 0).then(|| format!("{count} pinned tables in {}", pin.display()))));
+    remove_dir(pin);
+    for removed in &report.removed {
+        info!("removed: {removed}");
+    }
+    report
+}

@@ -82,6 +82,7 @@ pub struct Watch {
     managed: BTreeSet<(u32, Ipv4Addr)>,
     stale: BTreeSet<(u32, Ipv4Addr)>,
     interest: BTreeSet<u32>,
+    disturbed: bool,
 }
 
 impl Watch {
@@ -113,6 +114,7 @@ impl Watch {
             managed: BTreeSet::new(),
             stale: BTreeSet::new(),
             interest: BTreeSet::new(),
+            disturbed: true,
         })
     }
 
@@ -132,6 +134,12 @@ impl Watch {
     /// Everything is read anew by the next [`Self::refresh`].
     pub fn invalidate(&mut self) {
         self.dirty = Dirty::ALL;
+        self.disturbed = true;
+    }
+
+    /// Whether links, addresses, routes or rules changed since the last call, by whomever.
+    pub fn take_disturbed(&mut self) -> bool {
+        std::mem::take(&mut self.disturbed)
     }
 
     /// Interfaces whose neighbours are to be kept fresh: their going stale counts as a change.
@@ -188,17 +196,17 @@ impl Watch {
             NetlinkPayload::InnerMessage(inner) => inner,
             NetlinkPayload::Overrun(_) => {
                 warn!("kernel notifications were lost, reading everything anew");
-                self.dirty = Dirty::ALL;
+                self.invalidate();
                 return true;
             }
             _ => return false,
         };
         if inner.is_new_link() || inner.is_del_link() || inner.is_new_address() || inner.is_del_address() {
-            self.dirty.links = true;
+            (self.dirty.links, self.disturbed) = (true, true);
             return true;
         }
         if matches!(&inner, M::NewRoute(_) | M::DelRoute(_) | M::NewRule(_) | M::DelRule(_)) {
-            self.dirty.routes = true;
+            (self.dirty.routes, self.disturbed) = (true, true);
             return true;
         }
         let gone = matches!(&inner, M::DelNeighbour(_));
