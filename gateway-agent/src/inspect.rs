@@ -1,0 +1,304 @@
+//! What `gateway-agent show` prints: the pinned tables for people and for machines.
+//!
+//! It needs no agent: a [`View`] is read from the pins. Field names of the JSON are stable; addresses and MACs are
+//! strings; `null` is "this node" for a node or gateway, "never" for an idle time, "unknown" elsewhere.
+
+mod text;
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+
+use gateway_common::addr::{Mac, Prefix};
+use gateway_common::tables::{CONFIG_OWNER, Config, EipCounter, VTEP_GATEWAY, VTEP_RESOLVED, VerdictCounter};
+use gateway_common::verdict::Verdict;
+use serde::Serialize;
+
+use crate::desired::problem::Problem;
+use crate::tables::Tables;
+
+/// What is shown.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct View {
+    /// Name of this node, when known.
+    pub node: Option<String>,
+    /// The tables.
+    pub tables: Tables,
+    /// `eip_counters` by slot, summed over the CPUs.
+    pub eip_counters: BTreeMap<u32, EipCounter>,
+    /// `verdicts` by row, summed over the CPUs.
+    pub verdicts: Vec<VerdictCounter>,
+    /// CLOCK_MONOTONIC now, nanoseconds.
+    pub now_ns: u64,
+    /// What the agent last refused or warned of.
+    pub problems: Vec<Problem>,
+}
+
+/// What to show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Topic {
+    /// Everything in one screen.
+    Overview,
+    /// EIPs with their counters, and what was refused.
+    Eips,
+    /// EIP pods.
+    Pods,
+    /// Nodes at the other end of the tunnel.
+    Vteps,
+    /// Hosts on the external network.
+    Neighbors,
+    /// What became of packets.
+    Verdicts,
+}
+
+/// How to show it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Format {
+    /// For people.
+    Table {
+        /// With terminal attributes.
+        colour: bool,
+        /// Also what is zero.
+        all: bool,
+    },
+    /// For machines; nothing is left out.
+    Json,
+}
+
+/// Renders a topic, with a line feed at the end.
+///
+/// # Errors
+/// JSON could not be written.
+pub fn render(view: &View, topic: Topic, format: Format) -> Result<String, serde_json::Error> {
+    match format {
+        Format::Table { colour, all } => Ok(text::render(view, topic, colour, all)),
+        Format::Json => {
+            let mut json = match topic {
+                Topic::Overview => serde_json::to_string_pretty(&view.overview()),
+                Topic::Eips => serde_json::to_string_pretty(&view.eips()),
+                Topic::Pods => serde_json::to_string_pretty(&view.pods()),
+                Topic::Vteps => serde_json::to_string_pretty(&view.vteps()),
+                Topic::Neighbors => serde_json::to_string_pretty(&view.neighbors()),
+                Topic::Verdicts => serde_json::to_string_pretty(&view.verdicts()),
+            }?;
+            json.push('\n');
+            Ok(json)
+        }
+    }
+}
+
+/// Everything in one screen.
+#[derive(Serialize)]
+struct Overview {
+    node: Option<String>,
+    vtep: Option<Ipv4Addr>,
+    role: &'static str,
+    /// Tunnel endpoint of the node that owns the external network.
+    owner: Option<Ipv4Addr>,
+    /// Tunnel endpoints of the gateways, as far as known.
+    gateways: Vec<Ipv4Addr>,
+    external: Option<External>,
+    tunnel: Option<Tunnel>,
+    internal: Vec<String>,
+    eips: Vec<EipRow>,
+    vteps: Vec<VtepRow>,
+    neighbors: usize,
+    problems: Vec<Problem>,
+}
+
+#[derive(Serialize)]
+struct External {
+    network: String,
+    physical_gateway: Ipv4Addr,
+    nic_ip: Ipv4Addr,
+    nic_mac: String,
+    /// 0 on a node that does not own the network.
+    nic_ifindex: u32,
+    router_port_ifindex: u32,
+    mtu: u32,
+}
+
+#[derive(Serialize)]
+struct Tunnel {
+    vni: u32,
+    port: u16,
+    /// Longest inner IPv4 packet, bytes.
+    mtu: u32,
+    underlay_ifindex: u32,
+}
+
+#[derive(Serialize)]
+struct EipRow {
+    eip: Ipv4Addr,
+    pod: Ipv4Addr,
+    node: Option<Ipv4Addr>,
+    slot: u32,
+    in_packets: u64,
+    in_bytes: u64,
+    out_packets: u64,
+    out_bytes: u64,
+    idle_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct PodRow {
+    pod: Ipv4Addr,
+    eip: Ipv4Addr,
+    node: Option<Ipv4Addr>,
+    gateway: Option<Ipv4Addr>,
+    slot: u32,
+}
+
+#[derive(Serialize)]
+struct VtepRow {
+    vtep: Ipv4Addr,
+    role: &'static str,
+    resolved: bool,
+    ifindex: Option<u32>,
+    source_mac: Option<String>,
+    destination_mac: Option<String>,
+}
+
+#[derive(Serialize)]
+struct NeighborRow {
+    address: Ipv4Addr,
+    mac: String,
+}
+
+#[derive(Serialize)]
+struct VerdictRow {
+    reason: &'static str,
+    class: &'static str,
+    packets: u64,
+    bytes: u64,
+    meaning: &'static str,
+}
+
+impl View {
+    /// A gateway's EIPs, and on a worker those of its own pods, which only `pods` holds there.
+    fn eips(&self) -> Vec<EipRow> {
+        let tables = &self.tables;
+        let of_pods = tables.pods.iter().map(|(key, row)| (row.eip, (key.pod_ip, row.node(), row.slot)));
+        let of_eips = tables.eips.iter().map(|(key, row)| (key.eip, (row.pod_ip, row.node(), row.slot)));
+        let rows: BTreeMap<_, _> = of_pods.chain(of_eips).collect();
+        let row = |(eip, (pod, node, slot)): ([u8; 4], ([u8; 4], Option<Ipv4Addr>, u32))| {
+            let counter = self.eip_counters.get(&slot).copied().unwrap_or_default();
+            let last = counter.last_seen_ns;
+            EipRow {
+                eip: eip.into(),
+                pod: pod.into(),
+                node,
+                slot,
+                in_packets: counter.in_packets,
+                in_bytes: counter.in_bytes,
+                out_packets: counter.out_packets,
+                out_bytes: counter.out_bytes,
+                // Milliseconds are enough.
+                idle_seconds: (last != 0)
+                    .then(|| (self.now_ns.saturating_sub(last) / 1_000_000) as f64 / 1000.0),
+            }
+        };
+        rows.into_iter().map(row).collect()
+    }
+
+    fn pods(&self) -> Vec<PodRow> {
+        let row = |(key, row): (&gateway_common::tables::PodKey, &gateway_common::tables::Pod)| PodRow {
+            pod: key.pod_ip.into(),
+            eip: row.eip.into(),
+            node: row.node(),
+            gateway: row.via(),
+            slot: row.slot,
+        };
+        self.tables.pods.iter().map(row).collect()
+    }
+
+    fn vteps(&self) -> Vec<VtepRow> {
+        let row = |(key, row): (&gateway_common::tables::VtepKey, &gateway_common::tables::Vtep)| {
+            let resolved = row.flags & VTEP_RESOLVED != 0;
+            VtepRow {
+                vtep: key.vtep.into(),
+                role: if row.flags & VTEP_GATEWAY != 0 { "gateway" } else { "worker" },
+                resolved,
+                ifindex: resolved.then_some(row.ifindex),
+                source_mac: resolved.then(|| Mac(row.source_mac).to_string()),
+                destination_mac: resolved.then(|| Mac(row.destination_mac).to_string()),
+            }
+        };
+        self.tables.vteps.iter().map(row).collect()
+    }
+
+    fn neighbors(&self) -> Vec<NeighborRow> {
+        let rows = self.tables.neighbors.iter();
+        rows.map(|(key, row)| NeighborRow { address: key.addr.into(), mac: Mac(row.mac).to_string() })
+            .collect()
+    }
+
+    fn verdicts(&self) -> Vec<VerdictRow> {
+        let row = |verdict: &Verdict| {
+            let counter = self.verdicts.get(verdict.row() as usize).copied().unwrap_or_default();
+            VerdictRow {
+                reason: verdict.name(),
+                class: verdict.class().name(),
+                packets: counter.packets,
+                bytes: counter.bytes,
+                meaning: verdict.meaning(),
+            }
+        };
+        Verdict::ALL.iter().map(row).collect()
+    }
+
+    fn overview(&self) -> Overview {
+        let tables = &self.tables;
+        let config = tables.config.unwrap_or_default();
+        let owns = config.flags & CONFIG_OWNER != 0;
+        let vtep = tables.config.map(|config| Ipv4Addr::from(config.local_vtep));
+        let is_gateway = owns || !tables.eips.is_empty();
+        let others = tables.vteps.iter().filter(|(_, row)| row.flags & VTEP_GATEWAY != 0);
+        let mut gateways: Vec<Ipv4Addr> = others.map(|(key, _)| key.vtep.into()).collect();
+        gateways.extend(vtep.filter(|_| is_gateway));
+        gateways.sort();
+        // Other nodes' rows name the owner; where there is no EIP pod yet, a single gateway leaves no choice.
+        let named = tables.pods.values().find_map(|pod| pod.via());
+        let single = gateways.first().copied().filter(|_| gateways.len() == 1);
+        Overview {
+            node: self.node.clone(),
+            vtep,
+            role: match (tables.config, owns, is_gateway) {
+                (None, ..) => "off",
+                (Some(_), true, _) => "gateway, owner of the external network",
+                (Some(_), false, true) => "gateway, standby",
+                (Some(_), false, false) => "worker",
+            },
+            owner: if owns { vtep } else { named.or(single) },
+            gateways,
+            external: tables.config.as_ref().map(external),
+            tunnel: tables.config.map(|config| Tunnel {
+                vni: config.vni,
+                port: u16::from_be_bytes(config.geneve_port),
+                mtu: config.tunnel_mtu,
+                underlay_ifindex: config.underlay_ifindex,
+            }),
+            internal: tables.internal.iter().map(Prefix::to_string).collect(),
+            eips: self.eips(),
+            vteps: self.vteps(),
+            neighbors: tables.neighbors.len(),
+            problems: self.problems.clone(),
+        }
+    }
+}
+
+fn external(config: &Config) -> External {
+    let netmask = u32::from_be_bytes(config.external_netmask);
+    let network = Prefix::new(config.external_network.into(), netmask.leading_ones() as u8);
+    External {
+        network: network.to_string(),
+        physical_gateway: config.physical_gateway.into(),
+        nic_ip: config.nic_ip.into(),
+        nic_mac: Mac(config.nic_mac).to_string(),
+        nic_ifindex: config.external_ifindex,
+        router_port_ifindex: config.router_port_ifindex,
+        mtu: config.external_mtu,
+    }
+}
+
+#[cfg(test)]
+mod tests;
