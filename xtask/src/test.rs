@@ -190,7 +190,7 @@ fn deny() -> Result<Outcome> {
             "cargo-deny is not installed: `cargo install cargo-deny` to check".to_owned(),
         ));
     }
-    cargo(&["deny", "--offline", "check", "bans", "licenses", "sources"])?;
+    cargo(&["deny", "check", "bans", "licenses", "sources"])?;
     Ok(Outcome::Passed)
 }
 
