@@ -1,2 +1,90 @@
-//! xtask.
-fn main() {}
+//! `gateway-agent`: serve, show, tear down.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::Parser;
+use gateway_agent::cli::{Cli, Command, LogFormat, Output, ShowArgs, Table, TeardownArgs};
+use gateway_agent::inspect::{self, Format, Topic};
+use gateway_agent::run::{self, Options};
+use gateway_agent::show;
+use gateway_agent::source::host;
+use gateway_agent::teardown::{self, TeardownError};
+use tokio::runtime::Runtime;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("gateway-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Run(args) => {
+            log(args.log_format);
+            let options = Options {
+                node: args.node,
+                dir: args.dir.unwrap_or_default(),
+                pin: args.pin.pin_path,
+                object: args.object,
+            };
+            Runtime::new()?.block_on(run::run(options))
+        }
+        Command::Show(args) => show(&args),
+        Command::Teardown(args) => Runtime::new()?.block_on(tear_down(&args)),
+    }
+}
+
+fn log(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}
+
+/// Prints what was removed; fails when something could not be.
+async fn tear_down(args: &TeardownArgs) -> anyhow::Result<()> {
+    let handle = host::connect()?;
+    let report = teardown::teardown(&handle, &args.pin.pin_path).await;
+    let mut out = io::stdout().lock();
+    for removed in &report.removed {
+        writeln!(out, "removed {removed}")?;
+    }
+    if report.removed.is_empty() && report.errors.is_empty() {
+        writeln!(out, "nothing to remove")?;
+    }
+    let failed: Vec<String> = report.errors.iter().map(TeardownError::to_string).collect();
+    anyhow::ensure!(failed.is_empty(), "not everything was removed: {}", failed.join(" | "));
+    Ok(())
+}
+
+/// Prints pinned tables.
+fn show(args: &ShowArgs) -> anyhow::Result<()> {
+    let view = show::view(&args.pin.pin_path)?;
+    let topic = match args.table {
+        None => Topic::Overview,
+        Some(Table::Eips) => Topic::Eips,
+        Some(Table::Pods) => Topic::Pods,
+        Some(Table::Vteps) => Topic::Vteps,
+        Some(Table::Neighbors) => Topic::Neighbors,
+        Some(Table::Verdicts) => Topic::Verdicts,
+    };
+    let format = match args.output {
+        Output::Table => Format::Table { colour: io::stdout().is_terminal(), all: args.all },
+        Output::Json => Format::Json,
+    };
+    let text = inspect::render(&view, topic, format)?;
+    match io::stdout().write_all(text.as_bytes()) {
+        // The reader, `head` perhaps, has seen enough.
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        result => Ok(result?),
+    }
+}

@@ -1,1 +1,213 @@
-//! The one writer.
+//! The agent's loop: what the sources say → [`desired`](crate::desired) → the kernel, again and again.
+//!
+//! A pass is triggered by a change of the manifests or of the host, and by time; it always looks at everything, so
+//! start, restart, change and repair are the same path. A failing step is tried again soon, the others go on.
+
+mod inputs;
+mod report;
+mod writer;
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, sleep, sleep_until};
+use tracing::{debug, info};
+
+use self::inputs::Inputs;
+use self::report::{Reporter, step_failed};
+use self::writer::{Outcome, Writer};
+use crate::apply::bpf;
+use crate::apply::neighbor::Observed;
+use crate::config;
+use crate::desired::{Datapath, Desired, RouterPort, State, desired};
+use crate::snapshot::{Host, Snapshot};
+use crate::source::host::{self, HostError, Watch};
+
+/// Changes within this time are taken together.
+const DEBOUNCE: Duration = Duration::from_millis(20);
+/// Files written within this time are read together.
+const DIR_DEBOUNCE: Duration = Duration::from_millis(50);
+/// Everything is compared with the kernel at least this often.
+const RESYNC: Duration = Duration::from_secs(30);
+/// First pause after a failed step; it doubles up to [`RESYNC`].
+const RETRY: Duration = Duration::from_millis(200);
+/// Passes in a row when one made something the next has to look at.
+const PASSES: usize = 4;
+
+/// What `gateway-agent run` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of this Node.
+    pub node: String,
+    /// Directory of the manifests.
+    pub dir: PathBuf,
+    /// Directory of the pins.
+    pub pin: PathBuf,
+    /// BPF object instead of the embedded one.
+    pub object: Option<PathBuf>,
+}
+
+/// Serves until SIGTERM or SIGINT, and leaves the data path in place.
+///
+/// # Errors
+/// What no retry can mend: no BPF object, no privilege, no directory of manifests.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let object = bpf::object(options.object.as_deref())?;
+    let handle = host::connect()?;
+    let mut watch = Watch::start(handle.clone())?;
+    let mut source = Inputs::start(&options.dir)?;
+    let mut agent = Agent {
+        writer: Writer::new(options.node.clone(), options.pin, object, handle),
+        node: options.node,
+        reporter: Reporter::default(),
+        phase: Phase::Starting,
+        failures: 0,
+    };
+    info!(node = agent.node, dir = %options.dir.display(), version = env!("CARGO_PKG_VERSION"), "agent started");
+    let mut due = Instant::now();
+    let mut resync = due;
+    loop {
+        tokio::select! {
+            changed = watch.changed() => changed?,
+            () = source.changed() => {
+                sleep(DIR_DEBOUNCE).await;
+                source.scan()?;
+            }
+            () = sleep_until(due.min(resync)) => {
+                source.renew()?;
+                watch.invalidate();
+                resync = Instant::now() + RESYNC;
+            }
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+        sleep(DEBOUNCE).await;
+        due = Instant::now() + agent.work(&mut watch, &source).await?;
+    }
+    info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
+    Ok(())
+}
+
+/// What was last said about the whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Phase {
+    Starting,
+    Waiting,
+    InSync,
+    Withdrawn,
+}
+
+struct Agent {
+    node: String,
+    writer: Writer,
+    reporter: Reporter,
+    phase: Phase,
+    failures: u32,
+}
+
+impl Agent {
+    /// Passes until nothing is left to do at once. Returns the time until the next one at the latest.
+    async fn work(&mut self, watch: &mut Watch, source: &Inputs) -> anyhow::Result<Duration> {
+        let mut verify = watch.take_disturbed();
+        for _ in 0..PASSES {
+            let (mut problems, outcome) = match self.pass(watch, source, verify).await? {
+                Some((decided, outcome)) => (decided.problems, outcome),
+                None => (Vec::new(), Outcome::default()),
+            };
+            let again = outcome.again;
+            self.failures = if outcome.complete || again { 0 } else { self.failures.saturating_add(1) };
+            problems.extend(outcome.problems);
+            self.reporter.report(problems);
+            if !again {
+                break;
+            }
+            watch.invalidate();
+            verify = true;
+        }
+        Ok(match self.failures {
+            0 => RESYNC,
+            failures => RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(RESYNC),
+        })
+    }
+
+    /// One pass; `None` when the host could not be read.
+    async fn pass(
+        &mut self,
+        watch: &mut Watch,
+        source: &Inputs,
+        verify: bool,
+    ) -> anyhow::Result<Option<(Desired, Outcome)>> {
+        let mut snapshot = source.snapshot();
+        snapshot.node_name.clone_from(&self.node);
+        let destinations = other_nodes(&snapshot);
+        match watch.refresh(&destinations).await {
+            Ok(host) => snapshot.host = host.clone(),
+            Err(error @ HostError::Dump { .. }) => {
+                self.reporter.report([step_failed(&self.node, "host", &error)]);
+                return Ok(None);
+            }
+            Err(error) => return Err(error.into()),
+        }
+        snapshot.held = self.writer.held();
+        let decided = desired(&snapshot);
+        let outcome = match &decided.state {
+            State::Keep => self.keep(),
+            State::Withdrawn => self.withdraw(verify).await,
+            State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
+        };
+        Ok(Some((decided, outcome)))
+    }
+
+    fn keep(&mut self) -> Outcome {
+        if self.phase == Phase::Starting {
+            info!("waiting for ConfigMap {}/{}, nothing is changed before it is seen", config::NAMESPACE, config::NAME);
+            self.phase = Phase::Waiting;
+        }
+        Outcome { complete: true, ..Outcome::default() }
+    }
+
+    async fn withdraw(&mut self, verify: bool) -> Outcome {
+        if self.phase == Phase::Withdrawn && !verify {
+            return Outcome { complete: true, ..Outcome::default() };
+        }
+        let outcome = self.writer.withdraw().await;
+        if self.phase != Phase::Withdrawn && outcome.complete {
+            info!("the gateway is disabled: everything is withdrawn");
+            self.phase = Phase::Withdrawn;
+        }
+        outcome
+    }
+
+    async fn serve(
+        &mut self,
+        wanted: &Datapath,
+        host: &Host,
+        watch: &mut Watch,
+        verify: bool,
+    ) -> anyhow::Result<Outcome> {
+        let router_port = host.links.get(RouterPort::NAME).map(|link| link.ifindex);
+        watch.set_interest(wanted.resolve.iter().map(|(ifindex, _)| *ifindex).chain(router_port).collect());
+        let stale = watch.take_stale();
+        let neighbors = Observed { resolved: &host.neighbors, managed: watch.managed(), stale: &stale };
+        let outcome = self.writer.apply(wanted, host, neighbors, verify).await?;
+        if outcome.complete && self.phase != Phase::InSync {
+            info!(eips = wanted.eips.len(), pods = wanted.pods.len(), nodes = wanted.vteps.len(), "in sync");
+            self.phase = Phase::InSync;
+        } else if outcome.complete && outcome.changes > 0 {
+            debug!(changes = outcome.changes, "in sync");
+        }
+        Ok(outcome)
+    }
+}
+
+/// Underlay addresses of the nodes other than this one.
+fn other_nodes(snapshot: &Snapshot) -> BTreeSet<Ipv4Addr> {
+    let others = snapshot.nodes.iter().filter(|(name, _)| **name != snapshot.node_name);
+    others.filter_map(|(_, node)| node.internal_ip).collect()
+}

@@ -199,7 +199,7 @@ impl Watch {
                 self.invalidate();
                 return true;
             }
-            _ => return false,
+            NetlinkPayload::Noop | NetlinkPayload::Done(_) | NetlinkPayload::Error(_) | _ => return false,
         };
         if inner.is_new_link() || inner.is_del_link() || inner.is_new_address() || inner.is_del_address() {
             (self.dirty.links, self.disturbed) = (true, true);

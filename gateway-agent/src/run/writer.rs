@@ -1,0 +1,222 @@
+//! The one writer: brings this node's kernel to what is desired, and keeps it there.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+
+use gateway_common::addr::Mac;
+use gateway_common::tables::CONFIG_OWNER;
+use rtnetlink::Handle;
+use tracing::info;
+
+use super::report::step_failed;
+use crate::announce::Announcer;
+use crate::apply::bpf::{self, BpfError, Loaded, Maps};
+use crate::apply::neighbor::{Keeper, Observed};
+use crate::apply::{link, nft, route};
+use crate::attach::Attachments;
+use crate::desired::problem::Problem;
+use crate::desired::{Datapath, Route, RouterPort};
+use crate::snapshot::Host;
+use crate::tables::{self, Tables};
+use crate::teardown::teardown;
+
+/// What one pass did.
+#[derive(Debug, Default)]
+pub(super) struct Outcome {
+    /// Things written.
+    pub(super) changes: usize,
+    /// Steps that failed, and fallbacks in use.
+    pub(super) problems: Vec<Problem>,
+    /// All steps were carried out.
+    pub(super) complete: bool,
+    /// Something was made that the next pass has to look at: do it at once.
+    pub(super) again: bool,
+}
+
+/// What the kernel was last made to hold, to pass over what need not be compared again.
+#[derive(Clone, PartialEq, Debug)]
+struct Networking {
+    rules: BTreeSet<Ipv4Addr>,
+    routes: BTreeSet<Route>,
+    elements: nft::Elements,
+}
+
+/// Holds what is needed to write, and what was written.
+pub(super) struct Writer {
+    node: String,
+    pin: PathBuf,
+    object: Cow<'static, [u8]>,
+    handle: Handle,
+    loaded: Option<Loaded>,
+    known: Tables,
+    attachments: Attachments,
+    networking: Option<Networking>,
+    keeper: Keeper,
+    announcer: Announcer,
+    started: bool,
+}
+
+impl Writer {
+    /// A writer that takes over what an earlier agent left under `pin`.
+    pub(super) fn new(node: String, pin: PathBuf, object: Cow<'static, [u8]>, handle: Handle) -> Self {
+        let known = Maps::open(&pin).and_then(|maps| maps.read()).unwrap_or_default();
+        let announced = known.config.filter(|config| config.flags & CONFIG_OWNER != 0).map(|config| {
+            let eips = known.eips.keys().map(|key| Ipv4Addr::from(key.eip));
+            (Mac(config.nic_mac), eips.chain([Ipv4Addr::from(config.nic_ip)]).collect())
+        });
+        Self {
+            attachments: Attachments::new(&pin),
+            announcer: Announcer::start(RouterPort::NAME, announced),
+            node,
+            pin,
+            object,
+            handle,
+            loaded: None,
+            known,
+            networking: None,
+            keeper: Keeper::default(),
+            started: false,
+        }
+    }
+
+    /// EIP → pod address, as the tables hold it.
+    pub(super) fn held(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        self.known.served()
+    }
+
+    /// Removes everything; the tables are loaded anew when they are wanted again.
+    pub(super) async fn withdraw(&mut self) -> Outcome {
+        self.announcer.disown();
+        self.loaded = None;
+        self.known = Tables::default();
+        self.networking = None;
+        self.attachments = Attachments::new(&self.pin);
+        let report = teardown(&self.handle, &self.pin).await;
+        let problems = report.errors.iter().map(|error| step_failed(&self.node, "withdrawal", error)).collect();
+        Outcome {
+            changes: report.removed.len(),
+            complete: report.errors.is_empty(),
+            problems,
+            again: false,
+        }
+    }
+
+    /// Carries out what is desired, each step even if another one failed. With `verify`, what was written before is
+    /// compared with the kernel again.
+    ///
+    /// # Errors
+    /// [`BpfError`] when the tables cannot be loaded at all: nothing can be done then.
+    pub(super) async fn apply(
+        &mut self,
+        wanted: &Datapath,
+        host: &Host,
+        neighbors: Observed<'_>,
+        verify: bool,
+    ) -> Result<Outcome, BpfError> {
+        self.load()?;
+        let mut outcome = Outcome::default();
+        if let Some(port) = &wanted.router_port {
+            let made = link::apply(&self.handle, &host.links, Some(port)).await;
+            outcome.again = self.done(&mut outcome, "router port", made.map(usize::from)) > 0;
+        }
+        let plan = self.keeper.plan(&wanted.resolve, neighbors);
+        let asked = self.keeper.apply(&self.handle, &plan).await;
+        self.done(&mut outcome, "neighbours", asked.map(|_| 0));
+        if outcome.again {
+            return Ok(outcome);
+        }
+        let rows = self.write_rows(wanted, verify);
+        self.done(&mut outcome, "tables", rows);
+        self.attach(wanted, host, verify, &mut outcome).await;
+        self.write_networking(wanted, verify, &mut outcome).await;
+        if wanted.router_port.is_none() {
+            let removed = link::apply(&self.handle, &host.links, None).await;
+            self.done(&mut outcome, "router port", removed.map(usize::from));
+        }
+        match &wanted.router_port {
+            Some(port) => self.announcer.own(port.mac, &wanted.announce),
+            None => self.announcer.disown(),
+        }
+        outcome.complete = outcome.problems.is_empty();
+        outcome.problems.extend(self.attachments.warnings());
+        Ok(outcome)
+    }
+
+    fn load(&mut self) -> Result<(), BpfError> {
+        if self.loaded.is_some() {
+            return Ok(());
+        }
+        bpf::prepare(&self.pin)?;
+        let loaded = bpf::load(&self.object, &self.pin)?;
+        self.known = loaded.maps.read()?;
+        self.loaded = Some(loaded);
+        self.started = false;
+        Ok(())
+    }
+
+    fn write_rows(&mut self, wanted: &Datapath, verify: bool) -> Result<usize, BpfError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
+        if verify {
+            self.known = loaded.maps.read()?;
+        }
+        let rows = tables::rows(wanted, &self.known)?;
+        let plan = tables::diff(&rows, &self.known);
+        if !self.started {
+            let Tables { eips, pods, vteps, neighbors, internal, .. } = &self.known;
+            let held = eips.len() + pods.len() + vteps.len() + neighbors.len() + internal.len();
+            info!("adopted {held} rows, {} differences", plan.len());
+            self.started = true;
+        }
+        for op in &plan {
+            if let Err(error) = loaded.maps.write(op) {
+                // What was written so far is read back by the next attempt.
+                self.known = loaded.maps.read()?;
+                return Err(error);
+            }
+        }
+        self.known = rows;
+        Ok(plan.len())
+    }
+
+    async fn attach(&mut self, wanted: &Datapath, host: &Host, verify: bool, outcome: &mut Outcome) {
+        let Some(loaded) = &mut self.loaded else { return };
+        let (changed, errors) =
+            self.attachments.apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, verify).await;
+        outcome.changes += changed;
+        let failed = errors.iter().map(|error| step_failed(&self.node, "programs", error));
+        outcome.problems.extend(failed);
+    }
+
+    async fn write_networking(&mut self, wanted: &Datapath, verify: bool, outcome: &mut Outcome) {
+        let networking = Networking {
+            rules: wanted.rules.clone(),
+            routes: wanted.routes.clone(),
+            elements: nft::Elements::new(&wanted.identity_snat, &wanted.internal),
+        };
+        if !verify && self.networking.as_ref() == Some(&networking) {
+            return;
+        }
+        let before = outcome.problems.len();
+        let elements = nft::apply(&networking.elements).await;
+        self.done(outcome, "nftables", elements.map(usize::from));
+        let routes = route::apply(&self.handle, &networking.rules, &networking.routes).await;
+        self.done(outcome, "policy routes", routes.map(|changes| changes.added + changes.deleted));
+        self.networking = (outcome.problems.len() == before).then_some(networking);
+    }
+
+    /// Notes what a step did; returns how much it changed.
+    fn done<E: std::error::Error>(&self, outcome: &mut Outcome, step: &str, result: Result<usize, E>) -> usize {
+        match result {
+            Ok(changes) => {
+                outcome.changes += changes;
+                changes
+            }
+            Err(error) => {
+                outcome.problems.push(step_failed(&self.node, step, &error));
+                0
+            }
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! The pinned tables, read for [`inspect`](crate::inspect): works with or without a running agent.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use nix::time::{ClockId, clock_gettime};
+
+use crate::apply::bpf::{BpfError, Maps};
+use crate::inspect::View;
+
+/// What the tables pinned under `pin` hold.
+///
+/// # Errors
+/// [`BpfError::NotPinned`] when there are none, [`BpfError::Map`] when they cannot be read.
+pub fn view(pin: &Path) -> Result<View, BpfError> {
+    let maps = Maps::open(pin)?;
+    let tables = maps.read()?;
+    let slots = tables.eips.values().map(|eip| eip.slot).chain(tables.pods.values().map(|pod| pod.slot));
+    let mut eip_counters = BTreeMap::new();
+    for slot in slots {
+        eip_counters.insert(slot, maps.eip_counter(slot)?);
+    }
+    let verdicts = maps.verdict_counters()?;
+    Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), ..View::default() })
+}
+
+/// CLOCK_MONOTONIC, nanoseconds: the clock of `last_seen_ns`.
+fn now_ns() -> u64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map(std::time::Duration::from).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
