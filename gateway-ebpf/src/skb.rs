@@ -69,7 +69,9 @@ impl SkbFrame {
         }
         let mut params = bpf_redir_neigh {
             nh_family: AF_INET,
-            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 { ipv6_nh: [u32::from_ne_bytes(next_hop), 0, 0, 0] },
+            __bindgen_anon_1: bpf_redir_neigh__bindgen_ty_1 {
+                ipv6_nh: [u32::from_ne_bytes(next_hop), 0, 0, 0],
+            },
         };
         // SAFETY: params is valid for its size.
         unsafe { bpf_redirect_neigh(ifindex, &mut params, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }

@@ -164,7 +164,26 @@ impl Repr {
         let [f0, f1] = (if self.dont_fragment { DONT_FRAGMENT } else { 0 }).to_be_bytes();
         let ([s0, s1, s2, s3], [d0, d1, d2, d3]) = (self.source, self.destination);
         let mut header = Header([
-            0x45, self.tos, l0, l1, 0, 0, f0, f1, self.ttl, self.protocol, 0, 0, s0, s1, s2, s3, d0, d1, d2, d3,
+            0x45,
+            self.tos,
+            l0,
+            l1,
+            0,
+            0,
+            f0,
+            f1,
+            self.ttl,
+            self.protocol,
+            0,
+            0,
+            s0,
+            s1,
+            s2,
+            s3,
+            d0,
+            d1,
+            d2,
+            d3,
         ]);
         header.set_checksum(Sum::ZERO.bytes(&header.0).checksum());
         header
@@ -203,7 +222,10 @@ mod tests {
         header.set_source([10, 244, 1, 10]);
         header.set_destination([1, 2, 3, 4]);
         assert_eq!(Sum::ZERO.bytes(&header.0).fold(), 0xffff);
-        assert_eq!((header.ttl(), header.source(), header.destination()), (63, [10, 244, 1, 10], [1, 2, 3, 4]));
+        assert_eq!(
+            (header.ttl(), header.source(), header.destination()),
+            (63, [10, 244, 1, 10], [1, 2, 3, 4])
+        );
     }
 
     #[test]

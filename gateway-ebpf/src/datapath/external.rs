@@ -27,12 +27,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
 }
 
 #[inline(always)]
-fn ipv4<F: Frame, E: Env>(
-    frame: &mut F,
-    env: &E,
-    config: &Config,
-    ethernet: &eth::Header,
-) -> Step<Outcome> {
+fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, ethernet: &eth::Header) -> Step<Outcome> {
     let packet = Packet::at(frame, eth::HEADER_LEN)?;
     let destination = packet.header.destination();
     match env.eip(destination) {
@@ -45,12 +40,7 @@ fn ipv4<F: Frame, E: Env>(
 
 /// The pod is on this node: the kernel, as the router, takes it from here (TTL included).
 #[inline(always)]
-fn to_local_pod<F: Frame, E: Env>(
-    frame: &mut F,
-    env: &E,
-    mut packet: Packet,
-    eip: &Eip,
-) -> Step<Outcome> {
+fn to_local_pod<F: Frame, E: Env>(frame: &mut F, env: &E, mut packet: Packet, eip: &Eip) -> Step<Outcome> {
     nat::rewrite(frame, &mut packet, Rewrite { source: None, destination: Some(eip.pod_ip), hop: false })?;
     env.count_eip(eip.slot, Direction::In, frame.segments(), packet.frame_len());
     Ok(Outcome::pass(Verdict::ToLocalPod))
@@ -65,7 +55,8 @@ fn to_worker<F: Frame, E: Env>(
     mut packet: Packet,
     eip: &Eip,
 ) -> Step<Outcome> {
-    let answer = eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
+    let answer =
+        eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
     if packet.header.ttl() <= 1 {
         icmp::report(frame, config, &packet, RouterError::TimeExceeded, answer, Verdict::DropExpired)?;
         return Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT));

@@ -42,7 +42,11 @@ pub(super) struct Tunnel {
 pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) -> Step<Hop> {
     let (outer, exit) = match env.vtep(vtep) {
         Some(Vtep { ifindex, flags, source_mac, destination_mac }) if flags & VTEP_RESOLVED != 0 => (
-            eth::Header { destination: Mac(*destination_mac), source: Mac(*source_mac), ethertype: eth::IPV4 },
+            eth::Header {
+                destination: Mac(*destination_mac),
+                source: Mac(*source_mac),
+                ethertype: eth::IPV4,
+            },
             Exit::of(Action::Redirect, *ifindex),
         ),
         Some(_) | None if F::KERNEL_RESOLVES => (
@@ -51,12 +55,8 @@ pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) 
         ),
         Some(_) | None => return Err(Outcome::pass(Verdict::PassUnresolved)),
     };
-    let tunnel = Tunnel {
-        outer,
-        to: vtep,
-        inner_source: Mac::TUNNEL_GATEWAY,
-        inner_destination: Mac::TUNNEL_WORKER,
-    };
+    let tunnel =
+        Tunnel { outer, to: vtep, inner_source: Mac::TUNNEL_GATEWAY, inner_destination: Mac::TUNNEL_WORKER };
     Ok(Hop { tunnel, exit })
 }
 

@@ -38,13 +38,15 @@ pub(super) fn echo<F: Frame>(
     if kind != icmp::ECHO_REQUEST || code != 0 {
         return Err(KERNEL);
     }
-    let [c0, c1] = csum::update(u16::from_be_bytes([c0, c1]), &[kind, code], &[icmp::ECHO_REPLY, 0]).to_be_bytes();
+    let [c0, c1] =
+        csum::update(u16::from_be_bytes([c0, c1]), &[kind, code], &[icmp::ECHO_REPLY, 0]).to_be_bytes();
     let mut header = packet.header;
     let (source, destination) = (header.source(), header.destination());
     header.set_source(destination);
     header.set_destination(source);
     header.set_ttl(ECHO_TTL);
-    let turned = eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
+    let turned =
+        eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
     let stored = frame
         .store(0, &turned.emit())
         .and_then(|()| frame.store(packet.ip, &header.0))

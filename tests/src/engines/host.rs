@@ -1,0 +1,169 @@
+//! The datapath on the host: no kernel, no privilege.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
+use gateway_common::csum;
+use gateway_common::tables::{
+    Config, Eip, EipCounter, EipKey, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
+};
+use gateway_common::verdict::Verdict;
+use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room};
+
+use super::{Engine, Kind, Seen};
+use crate::fixture::Tables;
+
+/// The host engine, as XDP or as TC.
+#[derive(Debug)]
+pub struct Host(pub Kind);
+
+impl Engine for Host {
+    fn name(&self) -> &'static str {
+        match self.0 {
+            Kind::Xdp => "host (as XDP)",
+            Kind::Tc => "host (as TC)",
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        self.0
+    }
+
+    fn run(&mut self, hook: Hook, tables: &Tables, frame: &[u8]) -> anyhow::Result<Seen> {
+        Ok(run(self.0, hook, tables, frame))
+    }
+}
+
+/// Runs one frame.
+pub fn run(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
+    let env = HostEnv { tables, verdicts: RefCell::default(), counters: RefCell::default() };
+    let (outcome, frame) = match kind {
+        Kind::Xdp => drive::<false>(hook, &env, bytes),
+        Kind::Tc => drive::<true>(hook, &env, bytes),
+    };
+    Seen {
+        action: outcome.exit.action.into(),
+        exit: Some(outcome.exit),
+        frame,
+        verdicts: env.verdicts.into_inner(),
+        counters: env.counters.into_inner(),
+    }
+}
+
+fn drive<const RESOLVES: bool>(hook: Hook, env: &HostEnv<'_>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
+    let mut frame = HostFrame::<RESOLVES>(bytes.to_vec());
+    let outcome = datapath::run(hook, &mut frame, env);
+    (outcome, frame.0)
+}
+
+struct HostFrame<const RESOLVES: bool>(Vec<u8>);
+
+impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
+    const KERNEL_RESOLVES: bool = RESOLVES;
+
+    fn len(&self) -> u32 {
+        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+    }
+
+    fn segments(&self) -> u32 {
+        1
+    }
+
+    fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
+        self.0.get(offset..offset + N)?.try_into().ok()
+    }
+
+    fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()> {
+        self.0.get_mut(offset..offset + N)?.copy_from_slice(bytes);
+        Some(())
+    }
+
+    fn grow_head(&mut self, room: Room) -> Option<()> {
+        // 0xee: bytes the datapath forgets to write show.
+        self.0.splice(0..14.min(self.0.len()), vec![0xee; room.len() + 14]);
+        Some(())
+    }
+
+    fn shrink_head(&mut self, count: usize) -> Option<()> {
+        if self.0.len() < count + 14 {
+            return None;
+        }
+        self.0.drain(..count);
+        self.0[..14].fill(0xee);
+        Some(())
+    }
+
+    fn truncate(&mut self, len: u32) -> Option<()> {
+        let len = len as usize;
+        if len > self.0.len() || len < 14 {
+            return None;
+        }
+        self.0.truncate(len);
+        Some(())
+    }
+
+    fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()> {
+        let field = u16::from_be_bytes(self.load(offset)?);
+        if change.zero_is_none && field == 0 {
+            return Some(());
+        }
+        let updated = csum::update(field, &change.from, &change.to);
+        let updated = if change.zero_is_none && updated == 0 { 0xffff } else { updated };
+        self.store(offset, &updated.to_be_bytes())
+    }
+}
+
+struct HostEnv<'a> {
+    tables: &'a Tables,
+    verdicts: RefCell<BTreeMap<Verdict, VerdictCounter>>,
+    counters: RefCell<BTreeMap<u32, EipCounter>>,
+}
+
+impl Env for HostEnv<'_> {
+    fn config(&self) -> Option<&Config> {
+        Some(&self.tables.config)
+    }
+
+    fn eip(&self, eip: [u8; 4]) -> Option<&Eip> {
+        self.tables.eips.get(&EipKey { eip })
+    }
+
+    fn pod(&self, pod_ip: [u8; 4]) -> Option<&Pod> {
+        self.tables.pods.get(&PodKey { pod_ip })
+    }
+
+    fn vtep(&self, vtep: [u8; 4]) -> Option<&Vtep> {
+        self.tables.vteps.get(&VtepKey { vtep })
+    }
+
+    fn neighbor(&self, addr: [u8; 4]) -> Option<&Neighbor> {
+        self.tables.neighbors.get(&NeighborKey { addr })
+    }
+
+    fn is_internal(&self, addr: [u8; 4]) -> bool {
+        self.tables.internal.iter().any(|prefix| prefix.contains(addr.into()))
+    }
+
+    fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32) {
+        let mut verdicts = self.verdicts.borrow_mut();
+        let row = verdicts.entry(verdict).or_default();
+        row.packets += u64::from(packets);
+        row.bytes += u64::from(bytes);
+    }
+
+    fn count_eip(&self, slot: u32, direction: Direction, packets: u32, bytes: u32) {
+        let mut counters = self.counters.borrow_mut();
+        let row = counters.entry(slot).or_default();
+        let (packets, bytes) = (u64::from(packets), u64::from(bytes));
+        match direction {
+            Direction::In => {
+                row.in_packets += packets;
+                row.in_bytes += bytes;
+            }
+            Direction::Out => {
+                row.out_packets += packets;
+                row.out_bytes += bytes;
+            }
+        }
+    }
+}

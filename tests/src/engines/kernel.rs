@@ -1,0 +1,206 @@
+//! The loaded programs, driven by BPF_PROG_TEST_RUN (Documentation/bpf/bpf_prog_run.rst).
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use aya::maps::lpm_trie::Key;
+use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
+use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::{Ebpf, EbpfLoader, Pod};
+use gateway_common::tables::{Config, EipCounter, Internal, MAX_EIPS, VerdictCounter, name};
+use gateway_common::verdict::Verdict;
+use gateway_ebpf::datapath::Hook;
+
+use super::{Coarse, Engine, Kind, Seen, WATCHED_SLOTS};
+use crate::fixture::Tables;
+
+/// Room for the longest frame out.
+const FRAME_OUT: usize = 16_384;
+
+/// A loaded object and which of its programs to run.
+pub struct Kernel {
+    object: Ebpf,
+    kind: Kind,
+}
+
+impl std::fmt::Debug for Kernel {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Kernel").field(&self.kind).finish()
+    }
+}
+
+/// Where `cargo xtask build` puts the BPF object.
+pub fn object_path() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/gateway-ebpf"))
+}
+
+impl Kernel {
+    /// Loads the object and verifies the programs of a kind.
+    ///
+    /// # Errors
+    /// No object, no privilege, or the verifier refuses.
+    pub fn load(kind: Kind) -> Result<Self> {
+        let path = object_path();
+        let bytes = std::fs::read(&path)
+            .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
+        let mut object = EbpfLoader::new().map_max_entries(name::EIP_COUNTERS, MAX_EIPS).load(&bytes)?;
+        for hook in [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress] {
+            match (kind, program(kind, hook)) {
+                (Kind::Xdp, Some(program)) => xdp(&mut object, program)?.load()?,
+                (Kind::Tc, Some(program)) => classifier(&mut object, program)?.load()?,
+                (Kind::Xdp | Kind::Tc, None) => {}
+            }
+        }
+        Ok(Self { object, kind })
+    }
+
+    fn fill(&mut self, tables: &Tables) -> Result<()> {
+        let map = |object: &mut Ebpf, name| {
+            object.map_mut(name).map(drop).with_context(|| format!("no map {name}"))
+        };
+        for name in name::ALL {
+            map(&mut self.object, name)?;
+        }
+        let object = &mut self.object;
+        let mut config: Array<_, Config> =
+            Array::try_from(object.map_mut(name::CONFIG).context(name::CONFIG)?)?;
+        config.set(0, tables.config, 0)?;
+        replace(HashMap::try_from(object.map_mut(name::EIPS).context(name::EIPS)?)?, &tables.eips)?;
+        replace(HashMap::try_from(object.map_mut(name::PODS).context(name::PODS)?)?, &tables.pods)?;
+        replace(HashMap::try_from(object.map_mut(name::VTEPS).context(name::VTEPS)?)?, &tables.vteps)?;
+        replace(
+            HashMap::try_from(object.map_mut(name::NEIGHBORS).context(name::NEIGHBORS)?)?,
+            &tables.neighbors,
+        )?;
+        let mut internal: LpmTrie<_, [u8; 4], Internal> =
+            LpmTrie::try_from(object.map_mut(name::INTERNAL).context(name::INTERNAL)?)?;
+        for key in internal.keys().collect::<Result<Vec<_>, _>>()? {
+            internal.remove(&key)?;
+        }
+        for prefix in &tables.internal {
+            internal.insert(
+                &Key::new(u32::from(prefix.len), prefix.addr.octets()),
+                Internal { present: 1 },
+                0,
+            )?;
+        }
+        Ok(())
+    }
+
+    fn counters(&self) -> Result<(Vec<VerdictCounter>, Vec<EipCounter>)> {
+        let verdicts: PerCpuArray<_, VerdictCounter> =
+            PerCpuArray::try_from(self.object.map(name::VERDICTS).context(name::VERDICTS)?)?;
+        let eips: PerCpuArray<_, EipCounter> =
+            PerCpuArray::try_from(self.object.map(name::EIP_COUNTERS).context(name::EIP_COUNTERS)?)?;
+        let verdicts = Verdict::ALL
+            .iter()
+            .map(|verdict| Ok(VerdictCounter::total(verdicts.get(&verdict.row(), 0)?.iter())))
+            .collect::<Result<_>>()?;
+        let eips = (0..WATCHED_SLOTS)
+            .map(|slot| Ok(EipCounter::total(eips.get(&slot, 0)?.iter())))
+            .collect::<Result<_>>()?;
+        Ok((verdicts, eips))
+    }
+
+    fn test_run(&mut self, hook: Hook, frame: &[u8]) -> Result<(Coarse, Vec<u8>)> {
+        let mut out = vec![0; FRAME_OUT];
+        let name = program(self.kind, hook).context("no program at this hook")?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.data_out = Some(&mut out);
+        let result = match self.kind {
+            Kind::Xdp => xdp(&mut self.object, name)?.test_run(options)?,
+            Kind::Tc => classifier(&mut self.object, name)?.test_run(options)?,
+        };
+        out.truncate(result.data_size_out as usize);
+        Ok((coarse(self.kind, result.return_value), out))
+    }
+}
+
+impl Engine for Kernel {
+    fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Xdp => "XDP",
+            Kind::Tc => "TC",
+        }
+    }
+
+    fn kind(&self) -> Kind {
+        self.kind
+    }
+
+    fn run(&mut self, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<Seen> {
+        self.fill(tables)?;
+        let (verdicts_before, eips_before) = self.counters()?;
+        let (action, frame) = self.test_run(hook, frame)?;
+        let (verdicts_after, eips_after) = self.counters()?;
+        let verdicts = Verdict::ALL
+            .iter()
+            .zip(verdicts_before.iter().zip(&verdicts_after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(verdict, (before, after))| {
+                let change = VerdictCounter {
+                    packets: after.packets - before.packets,
+                    bytes: after.bytes - before.bytes,
+                };
+                (*verdict, change)
+            })
+            .collect();
+        let counters = (0..)
+            .zip(eips_before.iter().zip(&eips_after))
+            .filter(|(_, (before, after))| before != after)
+            .map(|(slot, (before, after))| (slot, eip_change(before, after)))
+            .collect();
+        Ok(Seen { action, exit: None, frame, verdicts, counters })
+    }
+}
+
+fn eip_change(before: &EipCounter, after: &EipCounter) -> EipCounter {
+    EipCounter {
+        in_packets: after.in_packets - before.in_packets,
+        in_bytes: after.in_bytes - before.in_bytes,
+        out_packets: after.out_packets - before.out_packets,
+        out_bytes: after.out_bytes - before.out_bytes,
+        last_seen_ns: 0,
+    }
+}
+
+fn replace<K: Pod + Ord, V: Pod>(mut map: HashMap<&mut MapData, K, V>, rows: &BTreeMap<K, V>) -> Result<()> {
+    for key in map.keys().collect::<Result<Vec<_>, _>>()? {
+        map.remove(&key)?;
+    }
+    for (key, value) in rows {
+        map.insert(key, value, 0)?;
+    }
+    Ok(())
+}
+
+const fn program(kind: Kind, hook: Hook) -> Option<&'static str> {
+    match (kind, hook) {
+        (Kind::Xdp, Hook::External) => Some("xdp_external"),
+        (Kind::Xdp, Hook::Underlay) => Some("xdp_underlay"),
+        (Kind::Xdp, Hook::UnderlayEgress | Hook::RouterPortEgress) => None,
+        (Kind::Tc, Hook::External) => Some("tc_external"),
+        (Kind::Tc, Hook::Underlay) => Some("tc_underlay"),
+        (Kind::Tc, Hook::UnderlayEgress) => Some("tc_underlay_egress"),
+        (Kind::Tc, Hook::RouterPortEgress) => Some("tc_router_port"),
+    }
+}
+
+fn xdp<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut Xdp> {
+    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+fn classifier<'a>(object: &'a mut Ebpf, name: &str) -> Result<&'a mut SchedClassifier> {
+    Ok(object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
+}
+
+const fn coarse(kind: Kind, code: u32) -> Coarse {
+    match (kind, code) {
+        (Kind::Xdp, 1) | (Kind::Tc, 2) => Coarse::Drop,
+        (Kind::Xdp, 2) | (Kind::Tc, u32::MAX) => Coarse::Pass,
+        (Kind::Xdp, 3 | 4) | (Kind::Tc, 7) => Coarse::Send,
+        (Kind::Xdp | Kind::Tc, other) => Coarse::Unknown(other),
+    }
+}

@@ -1,0 +1,388 @@
+//! Frames arriving on the external NIC.
+
+use etherparse::{EtherType, Icmpv4Type, TcpOptionElement, icmpv4};
+use gateway_common::ABI_VERSION;
+use gateway_common::addr::Mac;
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::arp;
+use gateway_ebpf::datapath::{Exit, Hook};
+
+use super::{Row, redirect, redirect_neighbor};
+use crate::engines::Kind;
+use crate::fixture::{
+    CLIENT, CLIENT_MAC, EIP0, EIP1, GATEWAY, GATEWAY_MAC, NIC_IP, NIC_MAC, POD0, POD1, SLOT0, SLOT1,
+    TUNNEL_MTU, Tables, UNDERLAY, WORKER1, WORKER1_MAC, gateway, unresolved_gateway,
+};
+use crate::packet::{Geneve, frame, geneve, ip, ipv4_frame};
+
+const HOOK: Hook = Hook::External;
+
+/// The rows.
+pub fn rows() -> Vec<Row> {
+    [
+        arp_rows(),
+        nic_ip_rows(),
+        to_worker_rows(),
+        checksum_rows(),
+        mss_rows(),
+        error_rows(),
+        pass_rows(),
+        malformed_rows(),
+    ]
+    .concat()
+}
+
+fn from_client(packet: &[u8]) -> Vec<u8> {
+    ipv4_frame(CLIENT_MAC, NIC_MAC, packet)
+}
+
+fn to_worker1() -> Geneve {
+    geneve((GATEWAY_MAC, WORKER1_MAC), (GATEWAY, WORKER1))
+}
+
+fn arp_frame(operation: u16, sender: (Mac, [u8; 4]), target: (Mac, [u8; 4]), to: Mac) -> Vec<u8> {
+    // Written out by hand: hrd 1, pro 0x0800, hln 6, pln 4.
+    let [o0, o1] = operation.to_be_bytes();
+    let body = [&[0, 1, 8, 0, 6, 4, o0, o1][..], &sender.0.0, &sender.1, &target.0.0, &target.1].concat();
+    frame(sender.0, to, EtherType::ARP, &body)
+}
+
+fn arp_rows() -> Vec<Row> {
+    let nobody = Mac([0; 6]);
+    let ask = |sender_ip, ip| arp_frame(arp::REQUEST, (CLIENT_MAC, sender_ip), (nobody, ip), Mac::BROADCAST);
+    let answer = |sender_ip, ip| arp_frame(arp::REPLY, (NIC_MAC, ip), (CLIENT_MAC, sender_ip), CLIENT_MAC);
+    let reply = (Verdict::ArpReply, Exit::REFLECT);
+    let change = |name, sender_ip, ip| {
+        Row::change(name, HOOK, gateway(), (ask(sender_ip, ip), answer(sender_ip, ip)), reply)
+    };
+    let pass = |name, frame| Row::pass(name, HOOK, gateway(), frame, Verdict::PassNotIpv4);
+    vec![
+        change("who has an EIP: the router port's MAC", CLIENT, EIP1),
+        change("who has an EIP of a pod on the gateway: the router port's MAC", CLIENT, EIP0),
+        change("who has nic-ip: the router port's MAC", CLIENT, NIC_IP),
+        change("a probe for an EIP (RFC 5227) is defended", [0; 4], EIP1),
+        pass("who has another address: not ours", ask(CLIENT, [192, 168, 100, 77])),
+        pass("an announcement of an EIP is not answered", ask(EIP1, EIP1)),
+        pass("an ARP reply is the kernel's", answer(CLIENT, EIP1)),
+        pass("ARP cut short is the kernel's", ask(CLIENT, EIP1)[..40].to_vec()),
+    ]
+}
+
+fn nic_ip_rows() -> Vec<Row> {
+    let ping = |payload: &[u8]| from_client(&ip(CLIENT, NIC_IP).echo_request(payload));
+    let pong =
+        |payload: &[u8]| ipv4_frame(NIC_MAC, CLIENT_MAC, &ip(NIC_IP, CLIENT).ttl(254).echo_reply(payload));
+    let echo = (Verdict::EchoReply, Exit::REFLECT);
+    let kernel =
+        |name, packet: Vec<u8>| Row::pass(name, HOOK, gateway(), from_client(&packet), Verdict::PassNicIp);
+    let mut first = ip(CLIENT, NIC_IP);
+    first.more_fragments = true;
+    vec![
+        Row::change(
+            "ping of nic-ip is answered, TTL 254",
+            HOOK,
+            gateway(),
+            (ping(b"abcdefgh"), pong(b"abcdefgh")),
+            echo,
+        ),
+        Row::change("ping of nic-ip with an odd length", HOOK, gateway(), (ping(b"abc"), pong(b"abc")), echo),
+        kernel("a fragmented ping of nic-ip is the kernel's to put together", first.echo_request(&[7; 64])),
+        kernel("TCP to nic-ip is the kernel's", ip(CLIENT, NIC_IP).tcp(40_000, 179, &[], b"")),
+        kernel("an echo reply to nic-ip is the kernel's", ip(CLIENT, NIC_IP).echo_reply(b"abcd")),
+    ]
+}
+
+/// A packet to [`EIP1`] and the same packet as it leaves towards its pod.
+fn pair(build: impl Fn(crate::packet::Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+    (build(ip(CLIENT, EIP1)), build(ip(CLIENT, POD1).ttl(63)))
+}
+
+fn to_worker(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
+    let counted = 14 + before.len();
+    let frames = (from_client(&before), tunnel.carry(&after));
+    Row::change(name, HOOK, gateway(), frames, (Verdict::ToWorker, redirect(UNDERLAY)))
+        .counts_in(SLOT1, counted)
+}
+
+fn to_worker_rows() -> Vec<Row> {
+    let udp = || pair(|ip| ip.udp(40_000, 53, b"query"));
+    let unresolved = |kind| {
+        let kernel_writes = geneve((Mac([0; 6]), Mac([0; 6])), (GATEWAY, WORKER1));
+        let row = match kind {
+            Kind::Xdp => {
+                Row::pass("", HOOK, unresolved_gateway(), from_client(&udp().0), Verdict::PassUnresolved)
+            }
+            Kind::Tc => Row {
+                tables: unresolved_gateway(),
+                exit: redirect_neighbor(UNDERLAY, [0; 4]),
+                ..to_worker("", &kernel_writes, udp())
+            },
+        };
+        row.only(kind)
+    };
+    let (local_in, local_out) =
+        (ip(CLIENT, EIP0).udp(40_000, 53, b"query"), ip(CLIENT, POD0).udp(40_000, 53, b"query"));
+    let local = Row::change(
+        "to a pod on the gateway: translated, the kernel routes it",
+        HOOK,
+        gateway(),
+        (from_client(&local_in), from_client(&local_out)),
+        (Verdict::ToLocalPod, Exit::PASS),
+    );
+    vec![
+        to_worker("UDP to an EIP", &to_worker1(), udp()),
+        to_worker(
+            "TCP to an EIP",
+            &to_worker1(),
+            pair(|ip| ip.tcp(40_000, 80, &[], b"GET / HTTP/1.0\r\n\r\n")),
+        ),
+        to_worker("TCP without payload", &to_worker1(), pair(|ip| ip.tcp(40_000, 80, &[], b""))),
+        to_worker("ping of an EIP", &to_worker1(), pair(|ip| ip.echo_request(b"0123456789"))),
+        to_worker("the last TTL that goes on", &to_worker1(), {
+            let build = |ip: crate::packet::Ip| ip.udp(1, 2, b"x");
+            (build(ip(CLIENT, EIP1).ttl(2)), build(ip(CLIENT, POD1).ttl(1)))
+        }),
+        to_worker("DSCP and ECN are copied to the outer header", &to_worker1(), {
+            pair(|ip| crate::packet::Ip { tos: 0xb9, ..ip }.udp(40_000, 53, b"query"))
+        }),
+        to_worker("the longest packet the tunnel carries", &to_worker1(), {
+            pair(|ip| ip.udp(40_000, 53, &vec![0xa5; TUNNEL_MTU as usize - 28]))
+        }),
+        local.counts_in(SLOT0, 14 + local_in.len()),
+        Row { name: "next hop unknown: XDP passes the untouched packet", ..unresolved(Kind::Xdp) },
+        Row { name: "next hop unknown: TC lets the kernel resolve it", ..unresolved(Kind::Tc) },
+    ]
+}
+
+fn checksum_rows() -> Vec<Row> {
+    let plain = to_worker1().without_checksum();
+    let fragment = |offset: u16, more| {
+        move |ip| crate::packet::Ip {
+            dont_fragment: false,
+            more_fragments: more,
+            fragment_offset: offset,
+            ..ip
+        }
+    };
+    let mut padded =
+        to_worker("Ethernet padding stays behind", &to_worker1(), pair(|ip| ip.udp(1, 2, b"hi")));
+    padded.frame.resize(60, 0x5a);
+    let [mut first, later] = [(0, true), (3, false)].map(|(offset, more)| {
+        let shape = fragment(offset, more);
+        pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53, 0, 44, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8]))
+    });
+    // The first fragment has the UDP checksum, which covers bytes that are elsewhere: RFC 1624 by hand.
+    let checksum = gateway_common::csum::update(0x1234, &EIP1, &POD1);
+    first.1[26..28].copy_from_slice(&checksum.to_be_bytes());
+    let options = |ip| crate::packet::Ip { options: vec![1, 1, 1, 0], ..ip };
+    vec![
+        padded,
+        to_worker(
+            "UDP without checksum stays so, outside too",
+            &plain,
+            pair(|ip| ip.udp_without_checksum(1, 2, b"hi")),
+        ),
+        to_worker(
+            "UDP whose new checksum would be zero",
+            &to_worker1(),
+            pair(|ip| ip.udp(1, 2, &zero_sum())),
+        ),
+        to_worker("IPv4 options are kept", &to_worker1(), pair(|ip| options(ip).udp(1, 2, b"hi"))),
+        to_worker("GRE has no checksum of ours", &plain, pair(|ip| ip.raw(47, b"\0\0\x08\0 payload"))),
+        to_worker("SCTP's CRC does not cover addresses", &plain, pair(|ip| ip.raw(132, &[9; 32]))),
+        to_worker("ESP", &plain, pair(|ip| ip.raw(50, &[9; 33]))),
+        to_worker("UDP-Lite's checksum covers the pseudo-header", &plain, {
+            let (mut before, mut after) = pair(|ip| ip.udp(1, 2, b"hi"));
+            for packet in [&mut before, &mut after] {
+                let checksum = gateway_common::csum::update(
+                    u16::from_be_bytes([packet[10], packet[11]]),
+                    &[packet[8], 17],
+                    &[packet[8], 136],
+                );
+                packet[9] = 136;
+                packet[10..12].copy_from_slice(&checksum.to_be_bytes());
+            }
+            (before, after)
+        }),
+        to_worker("a first fragment", &plain, first),
+        to_worker("a later fragment", &plain, later),
+    ]
+}
+
+/// A payload by which the datagram to the pod has a checksum of zero, which UDP sends as 0xffff.
+fn zero_sum() -> Vec<u8> {
+    let sums_to_zero = |payload: &[u8]| {
+        let packet = ip(CLIENT, POD1).udp(1, 2, payload);
+        packet[26..28] == [0xff, 0xff]
+    };
+    (0..=u16::MAX)
+        .map(|word| word.to_be_bytes().to_vec())
+        .find(|payload| sums_to_zero(payload))
+        .unwrap_or_default()
+}
+
+fn mss_rows() -> Vec<Row> {
+    let limit = (TUNNEL_MTU - 40) as u16;
+    let syn = |mss| {
+        [TcpOptionElement::MaximumSegmentSize(mss), TcpOptionElement::SelectiveAcknowledgementPermitted]
+    };
+    let clamped = |name, before, after| {
+        let packets = (
+            ip(CLIENT, EIP1).tcp(1, 80, &syn(before), b""),
+            ip(CLIENT, POD1).ttl(63).tcp(1, 80, &syn(after), b""),
+        );
+        to_worker(name, &to_worker1(), packets)
+    };
+    let raw = |name, before: &[u8], after: &[u8]| {
+        to_worker(
+            name,
+            &to_worker1(),
+            (ip(CLIENT, EIP1).syn_raw(before), ip(CLIENT, POD1).ttl(63).syn_raw(after)),
+        )
+    };
+    let [hi, lo] = limit.to_be_bytes();
+    vec![
+        clamped("MSS of a SYN is lowered", 1460, limit),
+        clamped("MSS that fits stays", limit, limit),
+        clamped("MSS is never raised", 536, 536),
+        raw("MSS at an odd offset", &[1, 2, 4, 0x05, 0xb4, 1, 1, 0], &[1, 2, 4, hi, lo, 1, 1, 0]),
+        raw("no MSS option", &[3, 3, 7, 1], &[3, 3, 7, 1]),
+        raw(
+            "an option of length zero ends the search",
+            &[9, 0, 2, 4, 0xff, 0xff, 0, 0],
+            &[9, 0, 2, 4, 0xff, 0xff, 0, 0],
+        ),
+        raw(
+            "MSS behind the end of the list is no option",
+            &[0, 2, 4, 0xff, 0xff, 0, 0, 0],
+            &[0, 2, 4, 0xff, 0xff, 0, 0, 0],
+        ),
+    ]
+}
+
+fn error_rows() -> Vec<Row> {
+    let error = |message, packet: &[u8]| {
+        let mut header = ip(NIC_IP, CLIENT);
+        (header.identification, header.dont_fragment) = (0, false);
+        let quoted = usize::from(packet[0] & 15) * 4 + 8;
+        ipv4_frame(NIC_MAC, CLIENT_MAC, &header.icmp(message, &packet[..quoted]))
+    };
+    let expired = Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit);
+    let needed = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::FragmentationNeeded {
+        next_hop_mtu: TUNNEL_MTU as u16,
+    });
+    let row = |name, verdict, message, packet: Vec<u8>| {
+        let frames = (from_client(&packet), error(message, &packet));
+        Row::change(name, HOOK, gateway(), frames, (verdict, Exit::REFLECT))
+    };
+    let drop =
+        |name, verdict, packet: Vec<u8>| Row::drop(name, HOOK, gateway(), from_client(&packet), verdict);
+    let with_options = crate::packet::Ip { options: vec![1; 40], ..ip(CLIENT, EIP1).ttl(1) };
+    let big = vec![0; TUNNEL_MTU as usize - 27];
+    let mut big_fragment = ip(CLIENT, EIP1);
+    big_fragment.fragment_offset = 5;
+    let mut may_fragment = ip(CLIENT, EIP1);
+    may_fragment.dont_fragment = false;
+    vec![
+        row(
+            "TTL 1: time exceeded",
+            Verdict::TimeExceeded,
+            expired.clone(),
+            ip(CLIENT, EIP1).ttl(1).udp(1, 33_434, b"probe"),
+        ),
+        row(
+            "TTL 0: time exceeded",
+            Verdict::TimeExceeded,
+            expired.clone(),
+            ip(CLIENT, EIP1).ttl(0).echo_request(b"probe"),
+        ),
+        row(
+            "TTL 1 with 40 bytes of options: all quoted",
+            Verdict::TimeExceeded,
+            expired.clone(),
+            with_options.udp(1, 2, b"p"),
+        ),
+        row(
+            "too long with DF: fragmentation needed",
+            Verdict::FragmentationNeeded,
+            needed,
+            ip(CLIENT, EIP1).udp(1, 2, &big),
+        ),
+        drop("too long without DF", Verdict::DropTooBig, may_fragment.udp(1, 2, &big)),
+        drop("no error about a later fragment", Verdict::DropTooBig, big_fragment.raw(17, &vec![0; 1440])),
+        drop(
+            "no error about an ICMP error",
+            Verdict::DropExpired,
+            ip(CLIENT, EIP1).ttl(1).icmp(expired, &[0x45; 28]),
+        ),
+        drop(
+            "no error about a packet too short to quote",
+            Verdict::DropExpired,
+            ip(CLIENT, EIP1).ttl(1).raw(47, &[0; 4]),
+        ),
+        drop("no error to nobody", Verdict::DropExpired, ip([0; 4], EIP1).ttl(1).udp(1, 2, b"probe")),
+    ]
+}
+
+fn pass_rows() -> Vec<Row> {
+    let udp = ip(CLIENT, EIP1).udp(1, 2, b"hi");
+    let pass = |name, tables: Tables, frame, verdict| Row::pass(name, HOOK, tables, frame, verdict);
+    let mut standby = gateway();
+    standby.config.flags = 0;
+    let mut other_abi = gateway();
+    other_abi.config.abi = ABI_VERSION + 1;
+    vec![
+        pass(
+            "not an EIP",
+            gateway(),
+            from_client(&ip(CLIENT, [192, 168, 100, 9]).udp(1, 2, b"hi")),
+            Verdict::PassNotForUs,
+        ),
+        pass(
+            "sent to another station",
+            gateway(),
+            ipv4_frame(CLIENT_MAC, Mac([2; 6]), &udp),
+            Verdict::PassNotForUs,
+        ),
+        pass("broadcast", gateway(), ipv4_frame(CLIENT_MAC, Mac::BROADCAST, &udp), Verdict::PassNotForUs),
+        pass(
+            "IPv6",
+            gateway(),
+            frame(CLIENT_MAC, NIC_MAC, EtherType::IPV6, &[0x60; 60]),
+            Verdict::PassNotIpv4,
+        ),
+        pass(
+            "a VLAN tag",
+            gateway(),
+            frame(CLIENT_MAC, NIC_MAC, EtherType::VLAN_TAGGED_FRAME, &[0; 60]),
+            Verdict::PassNotIpv4,
+        ),
+        pass("not the owner", standby, from_client(&udp), Verdict::PassDisabled),
+        pass("tables of another version", other_abi, from_client(&udp), Verdict::PassDisabled),
+        pass("no configuration", Tables::default(), from_client(&udp), Verdict::PassDisabled),
+    ]
+}
+
+fn malformed_rows() -> Vec<Row> {
+    let udp = ip(CLIENT, EIP1).udp(1, 2, b"hi");
+    let broken = |name, at: usize, byte| {
+        let mut packet = udp.clone();
+        packet[at] = byte;
+        Row::drop(name, HOOK, gateway(), from_client(&packet), Verdict::DropMalformed)
+    };
+    vec![
+        broken("IP version 6 in an IPv4 frame", 0, 0x65),
+        broken("IPv4 header of 16 bytes", 0, 0x44),
+        broken("total length shorter than the header", 3, 19),
+        broken("total length longer than the frame", 3, 31),
+        // The kernel's test run gives TC no IPv4 frame without a whole header.
+        Row::drop(
+            "cut within the IPv4 header",
+            HOOK,
+            gateway(),
+            from_client(&udp[..19]),
+            Verdict::DropMalformed,
+        )
+        .only(Kind::Xdp),
+    ]
+}
