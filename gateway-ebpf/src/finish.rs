@@ -16,7 +16,9 @@ pub(crate) fn xdp(hook: Hook, ctx: &XdpContext) -> u32 {
     match exit.action {
         Action::Pass => xdp_action::XDP_PASS,
         Action::Drop => xdp_action::XDP_DROP,
-        Action::Reflect => xdp_action::XDP_TX,
+        // Not XDP_TX: a veth wakes its peer for a redirected frame when the peer has GRO or XDP, for a transmitted one
+        // only when it has XDP. Elsewhere the two are alike, and rare.
+        Action::Reflect => xdp::redirect(xdp::arrived_on(ctx)),
         Action::Redirect => xdp::redirect(exit.ifindex),
         // Never asked of an engine that cannot (`Frame::KERNEL_RESOLVES`); visible as an XDP exception if it were.
         Action::RedirectNeighbor | Action::Inject => xdp_action::XDP_ABORTED,

@@ -93,6 +93,13 @@ fn adjust_head(ctx: &XdpContext, change: i32) -> Option<()> {
     (unsafe { bpf_xdp_adjust_head(ctx.ctx, change) } == 0).then_some(())
 }
 
+/// The interface the frame arrived on.
+#[inline(always)]
+pub(crate) fn arrived_on(ctx: &XdpContext) -> u32 {
+    // SAFETY: the context is the kernel's.
+    unsafe { (*ctx.ctx).ingress_ifindex }
+}
+
 /// Sends the frame out by `ifindex`.
 #[inline(always)]
 pub(crate) fn redirect(ifindex: u32) -> u32 {
