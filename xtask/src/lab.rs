@@ -139,10 +139,10 @@ fn table(title: &str, header: &[&str]) -> Table {
 fn print(status: &Status) {
     let dash = || "-".to_owned();
     let mut networks =
-        table("Namespaces", &["NAMESPACE", "INTERFACE", "ADDRESS", "MAC", "MTU", "BRIDGE", "STATE"]);
+        table("Namespaces", &["NAMESPACE", "INTERFACE", "ADDRESS", "MAC", "MTU", "BRIDGE", "XDP", "STATE"]);
     for namespace in &status.namespaces {
         if !namespace.present {
-            networks.add_row([namespace.netns.as_str(), "-", "-", "-", "-", "-", "MISSING"]);
+            networks.add_row([namespace.netns.as_str(), "-", "-", "-", "-", "-", "-", "MISSING"]);
         }
         for interface in &namespace.interfaces {
             networks.add_row([
@@ -152,6 +152,7 @@ fn print(status: &Status) {
                 interface.mac.clone(),
                 interface.mtu.to_string(),
                 interface.bridge.clone().unwrap_or_else(dash),
+                if interface.xdp { "yes".to_owned() } else { dash() },
                 if interface.up { "up".to_owned() } else { "DOWN".to_owned() },
             ]);
         }

@@ -30,6 +30,7 @@ mod state;
 pub mod status;
 mod tool;
 mod up;
+mod wire;
 
 pub use agent::{AGENT_VARIABLE, PIN_PATH_VARIABLE};
 pub use config::{JUMBO_MTU, LabConfig};

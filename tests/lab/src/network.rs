@@ -2,6 +2,7 @@
 
 use std::{
     fmt::Write,
+    path::Path,
     process::Command,
     thread,
     time::{Duration, Instant},
@@ -12,14 +13,14 @@ use anyhow::{Context, Result, bail};
 use crate::{
     LabConfig, firewall,
     plan::{self, End, Kind, NODES, Node, Plan, SWITCH},
-    status, tool,
+    status, tool, wire,
 };
 
 /// How long the kernel may take to report every interface up.
 const CARRIER: Duration = Duration::from_secs(5);
 
-/// Makes everything; expects none of it to exist.
-pub(crate) fn create(config: &LabConfig) -> Result<()> {
+/// Makes everything; expects none of it to exist. `wire_program` is where [`wire::object_file`] was put.
+pub(crate) fn create(config: &LabConfig, wire_program: &Path) -> Result<()> {
     let plan = Plan::new(config);
     let names = plan::namespaces();
     let netns = |name: &str| format!("{}{name}", config.prefix);
@@ -30,6 +31,10 @@ pub(crate) fn create(config: &LabConfig) -> Result<()> {
     each(&names, |name| sysctl(&netns(name), name))?;
     batch(Command::new("ip").args(["-batch", "-"]), &links_script(&plan, netns))
         .context("laying the wires")?;
+    // Before the offloads, because attaching a program to a veth turns its GRO on.
+    let programs = program_script(&plan, wire_program);
+    batch(Command::new("ip").args(["-n", &netns(SWITCH), "-batch", "-"]), &programs)
+        .context("attaching XDP programs to the switch's ports")?;
     each(&names, |name| {
         let mut offloads = tool::in_netns(&netns(name), "sh");
         tool::run(offloads.arg("-e"), &offload_script(&plan, name)).context("setting offloads")?;
@@ -127,13 +132,23 @@ fn links_script(plan: &Plan, netns: impl Fn(&str) -> String) -> String {
     script
 }
 
+fn program_script(plan: &Plan, program: &Path) -> String {
+    let ports = plan.links.iter().flat_map(|link| &link.ends).filter(|end| end.kind == Kind::Port);
+    ports
+        .map(|port| {
+            let (interface, program) = (&port.interface, program.display());
+            format!("link set dev {interface} xdpdrv object {program} section {}\n", wire::SECTION)
+        })
+        .collect()
+}
+
 fn offload_script(plan: &Plan, name: &str) -> String {
     let ends = plan.links.iter().flat_map(|link| &link.ends).filter(|end| end.namespace == name);
     let mut script = String::new();
     for end in ends {
         let gro = match end.kind {
-            Kind::Nic | Kind::Port => "on",
-            Kind::Plain => "off",
+            Kind::Nic => "on",
+            Kind::Port | Kind::Plain => "off",
             Kind::Cni => continue,
         };
         script +=

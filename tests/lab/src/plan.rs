@@ -164,7 +164,7 @@ impl fmt::Display for Mac {
 pub(crate) enum Kind {
     /// A NIC: nothing is left to hardware on the way out, the host's stack aggregates on the way in.
     Nic,
-    /// The switch's end of a node's wire. Needs GRO: native XDP can only redirect into a veth whose peer polls.
+    /// The switch's end of a node's wire. Has an XDP program, or what the node's XDP sends would not arrive.
     Port,
     /// An end that neither aggregates nor segments.
     Plain,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::IgnoredAny};
 
 use crate::{manifest, plan, state::State, tool};
 
@@ -57,6 +57,8 @@ pub struct Interface {
     pub mtu: u32,
     /// Whether it has carrier.
     pub up: bool,
+    /// Whether an XDP program is attached, native or generic.
+    pub xdp: bool,
     /// The bridge it is a port of.
     pub bridge: Option<String>,
     /// Its addresses with prefix length.
@@ -106,6 +108,8 @@ struct IpAddress {
     #[serde(default)]
     master: Option<String>,
     #[serde(default)]
+    xdp: Option<IgnoredAny>,
+    #[serde(default)]
     addr_info: Vec<AddrInfo>,
 }
 
@@ -131,6 +135,7 @@ fn parse_interfaces(json: &str) -> Result<Vec<Interface>> {
             mac: interface.address,
             mtu: interface.mtu,
             up: interface.operstate == "UP",
+            xdp: interface.xdp.is_some(),
             bridge: interface.master,
             addresses: interface
                 .addr_info
@@ -186,7 +191,7 @@ mod tests {
 
     const ADDRESSES: &str = r#"[
         {"ifname":"lo","mtu":65536,"operstate":"UNKNOWN","address":"00:00:00:00:00:00","addr_info":[]},
-        {"ifname":"eth0","mtu":9000,"operstate":"UP","address":"02:00:ac:12:00:0b",
+        {"ifname":"eth0","mtu":9000,"operstate":"UP","xdp":{"mode":1,"prog":{"id":7}},"address":"02:00:ac:12:00:0b",
          "addr_info":[{"family":"inet","local":"172.18.0.11","prefixlen":24}]},
         {"ifname":"veth-pod0a","mtu":8900,"operstate":"DOWN","master":"cni0","address":"02:01:0a:f4:00:0a"}]"#;
 
@@ -196,6 +201,7 @@ mod tests {
         assert_eq!(found.len(), 2, "the loopback is left out");
         assert_eq!((found[0].up, found[0].addresses.as_slice()), (true, &["172.18.0.11/24".to_owned()][..]));
         assert_eq!((found[1].up, found[1].bridge.as_deref()), (false, Some("cni0")));
+        assert_eq!((found[0].xdp, found[1].xdp), (true, false));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Brings a lab up, or finds it up and repairs it. The caller holds the lock.
 
-use std::process::Command;
+use std::{fs, process::Command};
 
 use anyhow::{Context, Result, bail};
 
@@ -8,10 +8,10 @@ use crate::{
     LabConfig,
     agent::{self, Started},
     down, firewall, manifest, network,
-    plan::{self, EIP, EIP_POD, NODES, Node, PODS, Plan},
+    plan::{self, EIP, EIP_POD, Kind, NODES, Node, PODS, Plan},
     process::{self, Process},
     state::{Record, State, write_atomically},
-    status, tool,
+    status, tool, wire,
 };
 
 /// The namespaces, their networks and the manifests. On an error an ephemeral lab is taken down again.
@@ -46,7 +46,10 @@ fn create(config: &LabConfig, state: &State) -> Result<()> {
     state.make()?;
     state.write_record(&record)?;
     write_manifests(config, state)?;
-    network::create(config)?;
+    let wire_program = state.dir().join("wire.o");
+    fs::write(&wire_program, wire::object_file()?)
+        .with_context(|| format!("writing {}", wire_program.display()))?;
+    network::create(config, &wire_program)?;
     record.complete = true;
     state.write_record(&record)
 }
@@ -89,6 +92,7 @@ fn healthy(config: &LabConfig) -> bool {
                 found.up
                     && found.mtu == u32::from(link.mtu)
                     && found.mac == end.mac.to_string()
+                    && (found.xdp || end.kind != Kind::Port)
                     && found.bridge.as_deref() == end.bridge
                     && end.address.iter().all(|address| found.addresses.contains(address))
             })
