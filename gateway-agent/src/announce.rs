@@ -165,7 +165,8 @@ pub fn send(interface: &str, mac: Mac, addresses: &[Ipv4Addr]) -> Result<(), Ann
     if addresses.is_empty() {
         return Ok(());
     }
-    let failed = |errno: nix::Error| AnnounceError::Send { interface: interface.to_owned(), source: errno.into() };
+    let failed =
+        |errno: nix::Error| AnnounceError::Send { interface: interface.to_owned(), source: errno.into() };
     let link = link_address(interface)
         .map_err(failed)?
         .ok_or_else(|| AnnounceError::NoInterface { interface: interface.to_owned() })?;

@@ -19,6 +19,7 @@ use rtnetlink::Handle;
 use tracing::info;
 
 use crate::apply::bpf::{BpfError, link_pin, remove};
+use crate::apply::causes;
 use crate::desired::Hook;
 use crate::desired::problem::{Kind, Problem};
 use crate::snapshot::Link;
@@ -45,13 +46,15 @@ pub enum AttachError {
         program: &'static str,
     },
     /// The object is not of this agent.
-    #[error("the BPF object has no program {program} of the right type; build it anew by `cargo xtask build`")]
+    #[error(
+        "the BPF object has no program {program} of the right type; build it anew by `cargo xtask build`"
+    )]
     NoProgram {
         /// Name of the program.
         program: &'static str,
     },
     /// The verifier refused.
-    #[error("the kernel refused program {program}: {source}; report this together with `uname -r`")]
+    #[error("the kernel refused program {program}: {}; report this together with `uname -r`", causes(source))]
     Load {
         /// Name of the program.
         program: &'static str,
@@ -59,7 +62,10 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// The NIC refused.
-    #[error("cannot attach {program} to {nic}: {source}; check `bpftool net` for another program there")]
+    #[error(
+        "cannot attach {program} to {nic}: {}; check `bpftool net` for another program there",
+        causes(source)
+    )]
     Attach {
         /// Name of the NIC.
         nic: String,
@@ -69,7 +75,7 @@ pub enum AttachError {
         source: Box<ProgramError>,
     },
     /// clsact cannot be used.
-    #[error("cannot use clsact on {nic}: {source}; it needs the kernel module sch_ingress")]
+    #[error("cannot use clsact on {nic}: {}; it needs the kernel module sch_ingress", causes(source))]
     Clsact {
         /// Name of the NIC.
         nic: String,
@@ -77,7 +83,7 @@ pub enum AttachError {
         source: TcError,
     },
     /// The link has no file descriptor or is of another kind.
-    #[error("the link of {program} cannot be pinned: {source}; it needs Linux 5.9 or newer")]
+    #[error("the link of {program} cannot be pinned: {}; it needs Linux 5.9 or newer", causes(source))]
     Link {
         /// Name of the program.
         program: &'static str,
@@ -85,7 +91,7 @@ pub enum AttachError {
         source: LinkError,
     },
     /// The link could not be pinned.
-    #[error("cannot pin the link of {program}: {source}; check --pin-path")]
+    #[error("cannot pin the link of {program}: {}; check --pin-path", causes(source))]
     Pin {
         /// Name of the program.
         program: &'static str,
@@ -182,8 +188,12 @@ impl Attachments {
     pub fn warnings(&self) -> Vec<Problem> {
         let fallbacks = self.held.iter().filter_map(|(hook, attached)| {
             let (message, remedy) = match attached.mode {
-                Mode::Generic => ("native XDP is refused by its driver, generic XDP is used", "expect less throughput"),
-                Mode::TwinOnly => ("XDP is refused, the TC program does the work alone", "expect much less throughput"),
+                Mode::Generic => {
+                    ("native XDP is refused by its driver, generic XDP is used", "expect less throughput")
+                }
+                Mode::TwinOnly => {
+                    ("XDP is refused, the TC program does the work alone", "expect much less throughput")
+                }
                 Mode::Native | Mode::Tcx | Mode::Clsact => return None,
             };
             Some(Problem {
@@ -275,7 +285,11 @@ struct Place<'a> {
 
 impl Place<'_> {
     fn refused(&self, source: ProgramError) -> AttachError {
-        AttachError::Attach { nic: self.nic.to_owned(), program: self.hook.program(), source: Box::new(source) }
+        AttachError::Attach {
+            nic: self.nic.to_owned(),
+            program: self.hook.program(),
+            source: Box::new(source),
+        }
     }
 
     /// The link pinned by an earlier agent, if it is one of the `programs` on the NIC; a pin of anything else is
@@ -314,8 +328,7 @@ async fn still_there(ebpf: &Ebpf, handle: &Handle, hook: Hook, held: &Attached) 
 
 fn xdp_program<'a>(ebpf: &'a mut Ebpf, program: &'static str) -> Result<&'a mut Xdp, AttachError> {
     let missing = || AttachError::NoProgram { program };
-    let found: &mut Xdp =
-        ebpf.program_mut(program).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
+    let found: &mut Xdp = ebpf.program_mut(program).ok_or_else(missing)?.try_into().map_err(|_| missing())?;
     if found.fd().is_err() {
         found.load().map_err(|source| AttachError::Load { program, source: Box::new(source) })?;
     }

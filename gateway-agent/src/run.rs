@@ -12,7 +12,6 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::Context;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
@@ -24,7 +23,7 @@ use crate::apply::bpf;
 use crate::apply::neighbor::Observed;
 use crate::config;
 use crate::desired::{Datapath, Desired, RouterPort, State, desired};
-use crate::snapshot::{Host, Snapshot};
+use crate::snapshot::{Configured, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 
 /// Changes within this time are taken together.
@@ -56,8 +55,8 @@ pub struct Options {
 /// # Errors
 /// What no retry can mend: no BPF object, no privilege, no directory of manifests.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate()).context("cannot handle SIGTERM")?;
-    let mut interrupt = signal(SignalKind::interrupt()).context("cannot handle SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
     let object = bpf::object(options.object.as_deref())?;
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
@@ -157,16 +156,16 @@ impl Agent {
         snapshot.held = self.writer.held();
         let decided = desired(&snapshot);
         let outcome = match &decided.state {
-            State::Keep => self.keep(),
+            State::Keep => self.keep(&snapshot.config),
             State::Withdrawn => self.withdraw(verify).await,
             State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
         };
         Ok(Some((decided, outcome)))
     }
 
-    fn keep(&mut self) -> Outcome {
-        if self.phase == Phase::Starting {
-            info!("waiting for ConfigMap {}/{}, nothing is changed before it is seen", config::NAMESPACE, config::NAME);
+    fn keep(&mut self, configured: &Configured) -> Outcome {
+        if self.phase == Phase::Starting && *configured == Configured::Unknown {
+            info!("waiting for ConfigMap {}/{}, nothing is changed before", config::NAMESPACE, config::NAME);
             self.phase = Phase::Waiting;
         }
         Outcome { complete: true, ..Outcome::default() }

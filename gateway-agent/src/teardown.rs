@@ -5,11 +5,11 @@ use std::path::Path;
 use rtnetlink::Handle;
 use tracing::info;
 
+use crate::apply::NetlinkError;
 use crate::apply::bpf::{BpfError, remove_dir, remove_maps};
 use crate::apply::link::{self, RouterPortError};
 use crate::apply::nft::{self, NftError};
 use crate::apply::route;
-use crate::apply::NetlinkError;
 use crate::attach::{self, AttachError};
 use crate::desired::{ROUTING_TABLE, RouterPort};
 use crate::source::host::{self, HostError};
@@ -71,7 +71,8 @@ pub async fn teardown(handle: &Handle, pin: &Path) -> Report {
     report.step(detached.map(|names| (!names.is_empty()).then(|| format!("programs {}", names.join(", ")))));
     let table = nft::remove().await.map_err(TeardownError::from);
     report.step(table.map(|removed| removed.then(|| format!("nftables table {}", nft::TABLE))));
-    let routes = route::apply(handle, &Default::default(), &Default::default()).await.map_err(TeardownError::from);
+    let routes =
+        route::apply(handle, &Default::default(), &Default::default()).await.map_err(TeardownError::from);
     report.step(routes.map(|changes| {
         let what = || format!("{} policy rules and routes of table {ROUTING_TABLE}", changes.deleted);
         (!changes.is_empty()).then(what)

@@ -17,6 +17,7 @@ use gateway_common::tables::{
 };
 use tracing::warn;
 
+use super::causes;
 use crate::tables::{TableFull, Tables};
 
 pub use object::object;
@@ -27,7 +28,9 @@ pub use pins::{link_pin, prepare, remove_dir, remove_maps};
 #[derive(Debug, thiserror::Error)]
 pub enum BpfError {
     /// This agent was built without one.
-    #[error("this gateway-agent has no BPF object inside; build it by `cargo xtask build`, or name one with --object")]
+    #[error(
+        "this gateway-agent has no BPF object inside; build it by `cargo xtask build`, or name one with --object"
+    )]
     NoObject,
     /// `--object`.
     #[error("cannot read BPF object {path}: {source}; check --object")]
@@ -38,7 +41,10 @@ pub enum BpfError {
         source: io::Error,
     },
     /// The kernel refused maps or object.
-    #[error("cannot load the BPF object: {source}; it needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.15 or newer")]
+    #[error(
+        "cannot load the BPF object: {}; it needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.15 or newer",
+        causes(source)
+    )]
     Load {
         /// Cause.
         source: EbpfError,
@@ -56,7 +62,7 @@ pub enum BpfError {
         path: PathBuf,
     },
     /// A map could not be read or written.
-    #[error("table {name}: {source}")]
+    #[error("table {name}: {}", causes(source))]
     Map {
         /// Its name.
         name: &'static str,
@@ -169,7 +175,11 @@ impl Maps {
             eips: self.eips.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::EIPS))?,
             pods: self.pods.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::PODS))?,
             vteps: self.vteps.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::VTEPS))?,
-            neighbors: self.neighbors.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::NEIGHBORS))?,
+            neighbors: self
+                .neighbors
+                .iter()
+                .collect::<Result<_, _>>()
+                .map_err(BpfError::map(name::NEIGHBORS))?,
             internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
             config: (config.abi != 0).then_some(config),
         })

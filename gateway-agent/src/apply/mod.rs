@@ -6,6 +6,20 @@ pub mod neighbor;
 pub mod nft;
 pub mod route;
 
+/// An error and its causes on one line, for errors whose own text leaves their causes out.
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 /// A request to the kernel's networking was refused.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {action}: {source}")]

@@ -35,7 +35,9 @@ pub enum NftError {
         source: io::Error,
     },
     /// The program refused.
-    #[error("nft refused to change table {TABLE}: {message}; check that the kernel has nf_tables and nft_nat")]
+    #[error(
+        "nft refused to change table {TABLE}: {message}; check that the kernel has nf_tables and nft_nat"
+    )]
     Refused {
         /// What it printed.
         message: String,
@@ -92,7 +94,12 @@ pub async fn apply(wanted: &Elements) -> Result<bool, NftError> {
         }
     }
     run(&rebuild(wanted)).await?;
-    info!(table = TABLE, pods = wanted.pods.len(), internal = wanted.internal.len(), "nftables table written");
+    info!(
+        table = TABLE,
+        pods = wanted.pods.len(),
+        internal = wanted.internal.len(),
+        "nftables table written"
+    );
     Ok(true)
 }
 

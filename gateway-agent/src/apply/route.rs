@@ -116,7 +116,13 @@ impl Work<'_> {
 async fn held_routes(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
     let request = RouteMessageBuilder::<Ipv4Addr>::new().table_id(ROUTING_TABLE).build();
     let ours = |message: &RouteMessage| message.attributes.contains(&RouteAttribute::Table(ROUTING_TABLE));
-    handle.route().get(request).execute().try_filter(|message| std::future::ready(ours(message))).try_collect().await
+    handle
+        .route()
+        .get(request)
+        .execute()
+        .try_filter(|message| std::future::ready(ours(message)))
+        .try_collect()
+        .await
 }
 
 async fn held_rules(handle: &Handle) -> Result<Vec<RuleMessage>, rtnetlink::Error> {
@@ -134,10 +140,17 @@ fn rule_source(message: &RuleMessage) -> Option<Ipv4Addr> {
         && message.header.dst_len == 0
         && message.header.action == RuleAction::ToTable
         && !message.attributes.iter().any(|attribute| {
-            matches!(attribute, RuleAttribute::Iifname(_) | RuleAttribute::Oifname(_) | RuleAttribute::FwMark(_))
+            matches!(
+                attribute,
+                RuleAttribute::Iifname(_) | RuleAttribute::Oifname(_) | RuleAttribute::FwMark(_)
+            )
         });
     message.attributes.iter().find_map(|attribute| {
-        if let RuleAttribute::Source(IpAddr::V4(source)) = attribute { plain.then_some(*source) } else { None }
+        if let RuleAttribute::Source(IpAddr::V4(source)) = attribute {
+            plain.then_some(*source)
+        } else {
+            None
+        }
     })
 }
 

@@ -4,7 +4,8 @@ use std::io;
 
 use aya::programs::links::FdLink;
 use aya::programs::tc::{
-    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+    NlOptions, SchedClassifierLink, TcAttachOptions, TcError, TcHandle, qdisc_add_clsact,
+    qdisc_detach_program,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
 use tracing::{debug, warn};
@@ -46,7 +47,8 @@ pub(super) fn attach(program: &mut SchedClassifier, place: &Place<'_>) -> Result
         Ok(id) => {
             let name = place.hook.program();
             let link = program.take_link(id).map_err(|source| place.refused(source))?;
-            let link = FdLink::try_from(link).map_err(|source| AttachError::Link { program: name, source })?;
+            let link =
+                FdLink::try_from(link).map_err(|source| AttachError::Link { program: name, source })?;
             place.pin(link)?;
             Ok(Done { mode: Mode::Tcx, adopted: false })
         }
@@ -76,8 +78,10 @@ fn clsact(program: &mut SchedClassifier, place: &Place<'_>) -> Result<Done, Atta
         _ => {}
     }
     let kind = side(place.hook);
-    let earlier = SchedClassifierLink::attached(place.nic, kind, PRIORITY, HANDLE, None)
-        .map_err(|source| AttachError::Clsact { nic: place.nic.to_owned(), source: TcError::IoError(source) })?;
+    let earlier =
+        SchedClassifierLink::attached(place.nic, kind, PRIORITY, HANDLE, None).map_err(|source| {
+            AttachError::Clsact { nic: place.nic.to_owned(), source: TcError::IoError(source) }
+        })?;
     let (id, adopted) = match program.attach_to_link(earlier) {
         Ok(id) => (id, true),
         Err(_) => {
@@ -98,9 +102,10 @@ fn already_there(error: &TcError) -> bool {
     match error {
         TcError::AlreadyAttached => true,
         TcError::NetlinkError(error) => error.raw_os_error() == Some(nix::errno::Errno::EEXIST as i32),
-        TcError::NulError(_) | TcError::IoError(_) | TcError::InvalidTcxAttach(_) | TcError::InvalidLinkOperation => {
-            false
-        }
+        TcError::NulError(_)
+        | TcError::IoError(_)
+        | TcError::InvalidTcxAttach(_)
+        | TcError::InvalidLinkOperation => false,
     }
 }
 

@@ -30,7 +30,8 @@ pub(super) struct Inputs {
 impl Inputs {
     /// Reads the directory and watches it.
     pub(super) fn start(path: &Path) -> Result<Self, InputsError> {
-        let config_map = ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() };
+        let config_map =
+            ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() };
         let source = DirSource::new(path, Keys::default(), config_map);
         let mut inputs = Self { source, current: dir::Inputs::default(), watched: None };
         inputs.renew()?;

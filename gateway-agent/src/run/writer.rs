@@ -94,13 +94,9 @@ impl Writer {
         self.networking = None;
         self.attachments = Attachments::new(&self.pin);
         let report = teardown(&self.handle, &self.pin).await;
-        let problems = report.errors.iter().map(|error| step_failed(&self.node, "withdrawal", error)).collect();
-        Outcome {
-            changes: report.removed.len(),
-            complete: report.errors.is_empty(),
-            problems,
-            again: false,
-        }
+        let problems =
+            report.errors.iter().map(|error| step_failed(&self.node, "withdrawal", error)).collect();
+        Outcome { changes: report.removed.len(), complete: report.errors.is_empty(), problems, again: false }
     }
 
     /// Carries out what is desired, each step even if another one failed. With `verify`, what was written before is
@@ -207,7 +203,12 @@ impl Writer {
     }
 
     /// Notes what a step did; returns how much it changed.
-    fn done<E: std::error::Error>(&self, outcome: &mut Outcome, step: &str, result: Result<usize, E>) -> usize {
+    fn done<E: std::error::Error>(
+        &self,
+        outcome: &mut Outcome,
+        step: &str,
+        result: Result<usize, E>,
+    ) -> usize {
         match result {
             Ok(changes) => {
                 outcome.changes += changes;
