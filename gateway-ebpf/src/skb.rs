@@ -6,7 +6,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{
     __sk_buff, BPF_F_ADJ_ROOM_ENCAP_L2_ETH, BPF_F_ADJ_ROOM_ENCAP_L3_IPV4, BPF_F_ADJ_ROOM_ENCAP_L4_UDP,
-    BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh, bpf_redir_neigh__bindgen_ty_1,
+    BPF_F_ADJ_ROOM_FIXED_GSO, BPF_F_INGRESS, BPF_F_MARK_MANGLED_0, BPF_F_PSEUDO_HDR, bpf_redir_neigh,
+    bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
     bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail,
@@ -20,8 +21,10 @@ use gateway_ebpf::datapath::{Frame, L4Change, Room};
 const ADJ_ROOM_MAC: u32 = 1;
 /// `BPF_F_ADJ_ROOM_ENCAP_L2(len)`: the inner Ethernet header's length, in the top byte of the flags.
 const ADJ_ROOM_ENCAP_L2_SHIFT: u64 = 56;
-/// Flags of a Geneve encapsulation, by which the kernel can segment a GSO packet.
-const ADJ_ROOM_TUNNEL: u64 = BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
+/// Flags of a Geneve encapsulation, by which the kernel can segment a GSO packet. The segment size stays: the route
+/// into the tunnel has its MTU, so that the kernel has sized the segments for it already.
+const ADJ_ROOM_TUNNEL: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
+    | BPF_F_ADJ_ROOM_ENCAP_L3_IPV4 as u64
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
     | (eth::HEADER_LEN as u64) << ADJ_ROOM_ENCAP_L2_SHIFT;
