@@ -18,11 +18,12 @@ use tracing::{debug, info};
 
 use self::inputs::Inputs;
 use self::report::{Reporter, step_failed};
-use self::writer::{Outcome, Writer};
+use self::writer::{Outcome, Verify, Writer};
 use crate::apply::bpf;
 use crate::apply::neighbor::Observed;
 use crate::config;
-use crate::desired::{Datapath, Desired, RouterPort, State, desired};
+use crate::desired::problem::Problem;
+use crate::desired::{Datapath, RouterPort, State, desired};
 use crate::snapshot::{Configured, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 
@@ -72,6 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut due = Instant::now();
     let mut resync = due;
     loop {
+        let mut resynced = false;
         tokio::select! {
             changed = watch.changed() => changed?,
             () = source.changed() => {
@@ -82,12 +84,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 source.renew()?;
                 watch.invalidate();
                 resync = Instant::now() + RESYNC;
+                resynced = true;
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
         sleep(DEBOUNCE).await;
-        due = Instant::now() + agent.work(&mut watch, &source).await?;
+        due = Instant::now() + agent.work(&mut watch, &source, resynced).await?;
     }
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
@@ -111,23 +114,26 @@ struct Agent {
 }
 
 impl Agent {
-    /// Passes until nothing is left to do at once. Returns the time until the next one at the latest.
-    async fn work(&mut self, watch: &mut Watch, source: &Inputs) -> anyhow::Result<Duration> {
-        let mut verify = watch.take_disturbed();
+    /// Passes until nothing is left to do at once; with `resync`, all is compared with the kernel. Returns the time
+    /// until the next one at the latest.
+    async fn work(&mut self, watch: &mut Watch, source: &Inputs, resync: bool) -> anyhow::Result<Duration> {
+        let disturbed = watch.take_disturbed();
+        let mut verify = match (resync, disturbed) {
+            (true, _) => Verify::Everything,
+            (false, true) => Verify::Networking,
+            (false, false) => Verify::Nothing,
+        };
         for _ in 0..PASSES {
-            let (mut problems, outcome) = match self.pass(watch, source, verify).await? {
-                Some((decided, outcome)) => (decided.problems, outcome),
-                None => (Vec::new(), Outcome::default()),
-            };
+            let (mut problems, outcome) = self.pass(watch, source, verify).await?;
             let again = outcome.again;
             self.failures = if outcome.complete || again { 0 } else { self.failures.saturating_add(1) };
-            problems.extend(outcome.problems);
-            self.reporter.report(problems);
             if !again {
+                problems.extend(outcome.problems);
+                self.reporter.report(problems);
                 break;
             }
             watch.invalidate();
-            verify = true;
+            verify = verify.max(Verify::Networking);
         }
         Ok(match self.failures {
             0 => RESYNC,
@@ -135,21 +141,20 @@ impl Agent {
         })
     }
 
-    /// One pass; `None` when the host could not be read.
+    /// One pass: what was decided to be a problem, and what was done.
     async fn pass(
         &mut self,
         watch: &mut Watch,
         source: &Inputs,
-        verify: bool,
-    ) -> anyhow::Result<Option<(Desired, Outcome)>> {
+        verify: Verify,
+    ) -> anyhow::Result<(Vec<Problem>, Outcome)> {
         let mut snapshot = source.snapshot();
         snapshot.node_name.clone_from(&self.node);
         let destinations = other_nodes(&snapshot);
         match watch.refresh(&destinations).await {
             Ok(host) => snapshot.host = host.clone(),
             Err(error @ HostError::Dump { .. }) => {
-                self.reporter.report([step_failed(&self.node, "host", &error)]);
-                return Ok(None);
+                return Ok((vec![step_failed(&self.node, "host", &error)], Outcome::default()));
             }
             Err(error) => return Err(error.into()),
         }
@@ -160,7 +165,7 @@ impl Agent {
             State::Withdrawn => self.withdraw(verify).await,
             State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
         };
-        Ok(Some((decided, outcome)))
+        Ok((decided.problems, outcome))
     }
 
     fn keep(&mut self, configured: &Configured) -> Outcome {
@@ -171,8 +176,8 @@ impl Agent {
         Outcome { complete: true, ..Outcome::default() }
     }
 
-    async fn withdraw(&mut self, verify: bool) -> Outcome {
-        if self.phase == Phase::Withdrawn && !verify {
+    async fn withdraw(&mut self, verify: Verify) -> Outcome {
+        if self.phase == Phase::Withdrawn && verify == Verify::Nothing {
             return Outcome { complete: true, ..Outcome::default() };
         }
         let outcome = self.writer.withdraw().await;
@@ -188,7 +193,7 @@ impl Agent {
         wanted: &Datapath,
         host: &Host,
         watch: &mut Watch,
-        verify: bool,
+        verify: Verify,
     ) -> anyhow::Result<Outcome> {
         let router_port = host.links.get(RouterPort::NAME).map(|link| link.ifindex);
         watch.set_interest(wanted.resolve.iter().map(|(ifindex, _)| *ifindex).chain(router_port).collect());

@@ -35,6 +35,17 @@ pub(super) struct Outcome {
     pub(super) again: bool,
 }
 
+/// How much of what was written before is compared with the kernel again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Verify {
+    /// Nothing: only what is wanted has changed.
+    Nothing,
+    /// Hooks, routes and the nftables table: somebody changed links, addresses or routes.
+    Networking,
+    /// The tables too.
+    Everything,
+}
+
 /// What the kernel was last made to hold, to pass over what need not be compared again.
 #[derive(Clone, PartialEq, Debug)]
 struct Networking {
@@ -99,8 +110,8 @@ impl Writer {
         Outcome { changes: report.removed.len(), complete: report.errors.is_empty(), problems, again: false }
     }
 
-    /// Carries out what is desired, each step even if another one failed. With `verify`, what was written before is
-    /// compared with the kernel again.
+    /// Carries out what is desired, each step even if another one failed. What was written before is compared
+    /// with the kernel again as far as `verify` says.
     ///
     /// # Errors
     /// [`BpfError`] when the tables cannot be loaded at all: nothing can be done then.
@@ -109,7 +120,7 @@ impl Writer {
         wanted: &Datapath,
         host: &Host,
         neighbors: Observed<'_>,
-        verify: bool,
+        verify: Verify,
     ) -> Result<Outcome, BpfError> {
         self.load()?;
         let mut outcome = Outcome::default();
@@ -152,9 +163,9 @@ impl Writer {
         Ok(())
     }
 
-    fn write_rows(&mut self, wanted: &Datapath, verify: bool) -> Result<usize, BpfError> {
+    fn write_rows(&mut self, wanted: &Datapath, verify: Verify) -> Result<usize, BpfError> {
         let Some(loaded) = &mut self.loaded else { return Ok(0) };
-        if verify {
+        if verify == Verify::Everything {
             self.known = loaded.maps.read()?;
         }
         let rows = tables::rows(wanted, &self.known)?;
@@ -176,22 +187,24 @@ impl Writer {
         Ok(plan.len())
     }
 
-    async fn attach(&mut self, wanted: &Datapath, host: &Host, verify: bool, outcome: &mut Outcome) {
+    async fn attach(&mut self, wanted: &Datapath, host: &Host, verify: Verify, outcome: &mut Outcome) {
         let Some(loaded) = &mut self.loaded else { return };
-        let (changed, errors) =
-            self.attachments.apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, verify).await;
+        let (changed, errors) = self
+            .attachments
+            .apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, verify > Verify::Nothing)
+            .await;
         outcome.changes += changed;
         let failed = errors.iter().map(|error| step_failed(&self.node, "programs", error));
         outcome.problems.extend(failed);
     }
 
-    async fn write_networking(&mut self, wanted: &Datapath, verify: bool, outcome: &mut Outcome) {
+    async fn write_networking(&mut self, wanted: &Datapath, verify: Verify, outcome: &mut Outcome) {
         let networking = Networking {
             rules: wanted.rules.clone(),
             routes: wanted.routes.clone(),
             elements: nft::Elements::new(&wanted.identity_snat, &wanted.internal),
         };
-        if !verify && self.networking.as_ref() == Some(&networking) {
+        if verify == Verify::Nothing && self.networking.as_ref() == Some(&networking) {
             return;
         }
         let before = outcome.problems.len();
