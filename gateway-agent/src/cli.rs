@@ -46,8 +46,8 @@ pub struct RunArgs {
     #[arg(long, env = "EIP_GATEWAY_SOURCE", value_enum, default_value = "dir")]
     pub source: Source,
     /// Directory of manifests, for --source dir
-    #[arg(long, env = "EIP_GATEWAY_DIR", value_name = "PATH", required_if_eq("source", "dir"))]
-    pub dir: Option<PathBuf>,
+    #[arg(long, env = "EIP_GATEWAY_DIR", value_name = "PATH", default_value = "/etc/eip-gateway/manifests")]
+    pub dir: PathBuf,
     /// Where the tables are
     #[command(flatten)]
     pub pin: PinArgs,
@@ -144,9 +144,10 @@ mod tests {
     }
 
     #[test]
-    fn the_dir_source_needs_its_directory() {
-        let refused = Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1"]).unwrap_err();
-        assert!(refused.to_string().contains("--dir"), "{refused}");
-        Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1", "--dir", "/x"]).unwrap();
+    fn the_node_must_be_named() {
+        let refused = Cli::try_parse_from(["gateway-agent", "run", "--dir", "/x"]).unwrap_err();
+        assert!(refused.to_string().contains("--node"), "{refused}");
+        Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1", "--source", "dir", "--dir", "/x"])
+            .unwrap();
     }
 }

@@ -28,12 +28,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => {
             log(args.log_format);
-            let options = Options {
-                node: args.node,
-                dir: args.dir.unwrap_or_default(),
-                pin: args.pin.pin_path,
-                object: args.object,
-            };
+            let options =
+                Options { node: args.node, dir: args.dir, pin: args.pin.pin_path, object: args.object };
             Runtime::new()?.block_on(run::run(options))
         }
         Command::Show(args) => show(&args),
