@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::{ABI_VERSION, tables};
 
@@ -40,7 +41,7 @@ pub enum Command {
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
     /// Name of the Node this agent runs on
-    #[arg(long, env = "EIP_GATEWAY_NODE", value_name = "NAME")]
+    #[arg(long, env = "EIP_GATEWAY_NODE", value_name = "NAME", value_parser = NonEmptyStringValueParser::new())]
     pub node: String,
     /// Where pods, nodes and the ConfigMap come from
     #[arg(long, env = "EIP_GATEWAY_SOURCE", value_enum, default_value = "dir")]
@@ -145,7 +146,7 @@ mod tests {
 
     #[test]
     fn the_node_must_be_named() {
-        let refused = Cli::try_parse_from(["gateway-agent", "run", "--dir", "/x"]).unwrap_err();
+        let refused = Cli::try_parse_from(["gateway-agent", "run", "--node", "", "--dir", "/x"]).unwrap_err();
         assert!(refused.to_string().contains("--node"), "{refused}");
         Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1", "--source", "dir", "--dir", "/x"])
             .unwrap();
