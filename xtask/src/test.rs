@@ -88,6 +88,7 @@ impl Section {
             Self::Deny => return deny(),
             Self::Unit => cargo(&[
                 "test",
+                "--no-fail-fast",
                 "--package=gateway-common",
                 "--package=gateway-ebpf",
                 "--package=gateway-agent",
