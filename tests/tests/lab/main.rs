@@ -1,0 +1,12 @@
+//! End to end in the lab: real packets through the real programs and agents, real peers at both ends. Needs root, and
+//! `cargo xtask build` before; each test makes its own network namespaces and takes them down.
+
+mod capture;
+mod events;
+mod forged;
+mod ovs;
+mod policy;
+mod restart;
+mod scene;
+mod several;
+mod transfer;

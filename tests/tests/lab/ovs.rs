@@ -1,0 +1,110 @@
+//! A peer without code of ours: OVS in userspace terminates and originates the tunnel in worker1's place.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gateway_common::addr::Mac;
+use gateway_lab::{Job, Lab, Signal};
+
+use crate::scene::{CLIENT, EIP1, reaches, scene, verdict, who_am_i};
+
+const WORKER: &str = "worker1";
+
+/// OVS's daemons, with their sockets and database in a folder of their own; both end on drop.
+struct Ovs<'a> {
+    lab: &'a Lab,
+    dir: tempfile::TempDir,
+    _daemons: [Job; 2],
+}
+
+impl<'a> Ovs<'a> {
+    fn start(lab: &'a Lab) -> Result<Self> {
+        let dir = tempfile::tempdir()?;
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let (database, socket) = (path("conf.db"), format!("unix:{}", path("db.sock")));
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        lab.read(WORKER, &["ovsdb-tool", "create", &database, schema])
+            .context("is openvswitch-switch installed?")?;
+        let run = format!("OVS_RUNDIR={}", dir.path().display());
+        let server = format!("--remote=punix:{}", path("db.sock"));
+        let (control, log) = (|name: &str| format!("--unixctl={}", path(name)), "-vconsole:warn");
+        let database =
+            lab.spawn(WORKER, &["env", &run, "ovsdb-server", &database, &server, &control("db.ctl"), log])?;
+        std::thread::sleep(Duration::from_millis(300));
+        let ovs = Self {
+            lab,
+            _daemons: [
+                database,
+                lab.spawn(WORKER, &["env", &run, "ovs-vswitchd", &socket, &control("vs.ctl"), log])?,
+            ],
+            dir,
+        };
+        ovs.vsctl("--no-wait init")?;
+        Ok(ovs)
+    }
+
+    fn vsctl(&self, words: &str) -> Result<String> {
+        let db = format!("--db=unix:{}", self.dir.path().join("db.sock").display());
+        let words: Vec<_> = ["ovs-vsctl", "--timeout=10", &db].into_iter().chain(words.split(' ')).collect();
+        self.lab.read(WORKER, &words)
+    }
+
+    fn flow(&self, flow: &str) -> Result<String> {
+        let run = format!("OVS_RUNDIR={}", self.dir.path().display());
+        self.lab.read(WORKER, &["env", &run, "ovs-ofctl", "add-flow", "br-int", flow])
+    }
+
+    /// What Kube-OVN's node looks like: the NIC in br-phy, which has the tunnel's address; the pod on br-int.
+    fn connect(&self, vni: u32) -> Result<()> {
+        let lab = self.lab;
+        let link = lab.read(WORKER, &["cat", "/proc/net/dev"])?;
+        ensure!(link.contains("eth0"), "{link}");
+        let mac = lab.read(WORKER, &["ip", "-br", "link", "show", "eth0"])?;
+        let mac = mac.split_whitespace().nth(2).context("eth0 has a MAC")?.to_owned();
+        self.vsctl(&format!("add-br br-phy -- set bridge br-phy datapath_type=netdev other-config:hwaddr={mac} -- add-port br-phy eth0"))?;
+        lab.read(WORKER, &["ip", "addr", "flush", "dev", "eth0"])?;
+        lab.read(WORKER, &["ip", "addr", "add", "172.18.0.21/24", "dev", "br-phy"])?;
+        lab.read(WORKER, &["ip", "link", "set", "br-phy", "up"])?;
+        lab.read(WORKER, &["ip", "link", "set", "veth-pod1a", "nomaster"])?;
+        self.vsctl("add-br br-int -- set bridge br-int datapath_type=netdev fail_mode=secure -- add-port br-int veth-pod1a -- set interface veth-pod1a ofport_request=1")?;
+        self.vsctl(&format!(
+            "add-port br-int gnv0 -- set interface gnv0 type=geneve ofport_request=2 options:remote_ip=172.18.0.11 options:key={vni} options:csum=true"
+        ))?;
+        // A userspace datapath takes what the pod's veth gives: whole frames, checksums filled in.
+        lab.read("pod1a", &["ethtool", "-K", "eth0", "tx", "off", "tso", "off", "gso", "off"])?;
+        let pod = lab.read("pod1a", &["cat", "/sys/class/net/eth0/address"]).ok();
+        ensure!(pod.is_some(), "the pod's MAC");
+        let pod_mac = lab.read("pod1a", &["ip", "-br", "link", "show", "eth0"])?;
+        let pod_mac = pod_mac.split_whitespace().nth(2).context("the pod has a MAC")?.to_owned();
+        lab.read(
+            "pod1a",
+            &["ip", "neigh", "replace", "10.244.1.1", "lladdr", "02:00:00:00:00:01", "dev", "eth0"],
+        )?;
+        self.flow(&format!("in_port=2,ip,nw_dst=10.244.1.10,actions=mod_dl_dst:{pod_mac},output:1"))?;
+        self.flow(&format!(
+            "in_port=1,ip,nw_src=10.244.1.10,actions=mod_dl_dst:{},output:2",
+            Mac::TUNNEL_GATEWAY
+        ))?;
+        Ok(())
+    }
+}
+
+#[test]
+fn ovs_stands_in_for_a_worker() -> Result<()> {
+    let lab = scene("o1-", 9000)?;
+    let agent = lab.config().agent_binary.clone().context("a scene has an agent")?;
+    lab.kill_agent(WORKER, Signal::SIGTERM)?;
+    lab.read(WORKER, &[agent.to_str().context("a UTF-8 path")?, "teardown"])?;
+    let ovs = Ovs::start(&lab)?;
+    ovs.connect(crate::forged::vni(&lab)?)?;
+    crate::scene::eventually(Duration::from_secs(5), "OVS forwards", || {
+        Ok(reaches(&lab, "client", EIP1, 1).is_ok())
+    })?;
+    let (to_worker, to_external) = (verdict(&lab, "gw1", "to_worker")?, verdict(&lab, "gw1", "to_external")?);
+    reaches(&lab, "client", EIP1, 10)?;
+    ensure!(verdict(&lab, "gw1", "to_worker")? >= to_worker + 10, "through our gateway");
+    ensure!(verdict(&lab, "gw1", "to_external")? >= to_external + 10, "and back");
+    ensure!(who_am_i(&lab, "pod1a", "client", EIP1)? == CLIENT, "TCP in");
+    ensure!(who_am_i(&lab, "client", "pod1a", CLIENT)? == EIP1, "TCP out");
+    Ok(())
+}
