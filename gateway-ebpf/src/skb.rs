@@ -91,7 +91,7 @@ impl Frame for SkbFrame {
     const KERNEL_RESOLVES: bool = true;
 
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         // SAFETY: the skb is the kernel's.
         unsafe { (*self.skb).len }
     }
@@ -133,8 +133,8 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn grow_head(&mut self, room: Room) -> Option<()> {
         match room {
-            Room::Tunnel => self.adjust_room(room.len() as i32, ADJ_ROOM_TUNNEL),
-            Room::IcmpError => self.adjust_room(room.len() as i32, 0),
+            Room::Tunnel => self.adjust_room(room.bytes() as i32, ADJ_ROOM_TUNNEL),
+            Room::IcmpError => self.adjust_room(room.bytes() as i32, 0),
         }
     }
 

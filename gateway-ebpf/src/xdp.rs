@@ -34,7 +34,7 @@ impl Frame for XdpFrame<'_> {
     const KERNEL_RESOLVES: bool = false;
 
     #[inline(always)]
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         // SAFETY: the context is the kernel's.
         unsafe { bpf_xdp_get_buff_len(self.ctx.ctx) as u32 }
     }
@@ -58,7 +58,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn grow_head(&mut self, room: Room) -> Option<()> {
-        adjust_head(self.ctx, -(room.len() as i32))
+        adjust_head(self.ctx, -(room.bytes() as i32))
     }
 
     #[inline(always)]
@@ -68,7 +68,7 @@ impl Frame for XdpFrame<'_> {
 
     #[inline(always)]
     fn truncate(&mut self, len: u32) -> Option<()> {
-        let change = len as i32 - self.len() as i32;
+        let change = len as i32 - self.frame_len() as i32;
         // SAFETY: the context is the kernel's; packet pointers are read anew at each access.
         (unsafe { bpf_xdp_adjust_tail(self.ctx.ctx, change) } == 0).then_some(())
     }

@@ -24,7 +24,7 @@ pub struct Header(pub [u8; HEADER_LEN]);
 impl Header {
     /// Header length in bytes, options included: 0..=60.
     #[inline(always)]
-    pub const fn len(&self) -> usize {
+    pub const fn header_len(&self) -> usize {
         (self.0[0] & 0x0f) as usize * 4
     }
 
@@ -49,7 +49,7 @@ impl Header {
     /// Bytes behind the header, by the header's own fields.
     #[inline(always)]
     pub const fn payload_len(&self) -> u16 {
-        self.total_len().saturating_sub(self.len() as u16)
+        self.total_len().saturating_sub(self.header_len() as u16)
     }
 
     const fn flags_and_offset(&self) -> u16 {
@@ -102,7 +102,10 @@ impl Header {
     #[inline(always)]
     pub const fn is_sound(&self, available: u32) -> bool {
         let total = self.total_len() as u32;
-        self.version() == 4 && self.len() >= HEADER_LEN && total >= self.len() as u32 && total <= available
+        self.version() == 4
+            && self.header_len() >= HEADER_LEN
+            && total >= self.header_len() as u32
+            && total <= available
     }
 
     const fn checksum(&self) -> u16 {

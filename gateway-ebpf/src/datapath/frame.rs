@@ -13,7 +13,7 @@ pub trait Frame {
     const KERNEL_RESOLVES: bool;
 
     /// Length of the frame, bytes.
-    fn len(&self) -> u32;
+    fn frame_len(&self) -> u32;
 
     /// Packets the frame will be on the wire: more than one for a GSO packet.
     fn segments(&self) -> u32;
@@ -50,7 +50,7 @@ pub enum Room {
 
 impl Room {
     /// Its size, bytes.
-    pub const fn len(self) -> usize {
+    pub const fn bytes(self) -> usize {
         match self {
             Self::Tunnel => geneve::OVERHEAD,
             Self::IcmpError => ipv4::HEADER_LEN + icmp::HEADER_LEN,

@@ -28,7 +28,7 @@ pub(super) fn echo<F: Frame>(
 ) -> Step<Outcome> {
     const KERNEL: Outcome = Outcome::pass(Verdict::PassNicIp);
     let is_plain = packet.header.protocol() == ipv4::ICMP
-        && packet.header.len() == ipv4::HEADER_LEN
+        && packet.header.header_len() == ipv4::HEADER_LEN
         && !packet.header.is_fragment();
     if !is_plain {
         return Err(KERNEL);
@@ -83,7 +83,7 @@ pub(super) fn report<F: Frame>(
     ethernet: eth::Header,
     silent: Verdict,
 ) -> Step<Packet> {
-    let quoted = packet.header.len() + QUOTED_L4;
+    let quoted = packet.header.header_len() + QUOTED_L4;
     if !may_report(frame, packet) || (packet.header.payload_len() as usize) < QUOTED_L4 {
         return Err(Outcome::drop(silent));
     }
@@ -100,7 +100,7 @@ pub(super) fn report<F: Frame>(
         destination: packet.header.source(),
     }
     .emit();
-    let mut headers = [0; eth::HEADER_LEN + Room::IcmpError.len()];
+    let mut headers = [0; eth::HEADER_LEN + Room::IcmpError.bytes()];
     headers[..14].copy_from_slice(&ethernet.emit());
     headers[14..34].copy_from_slice(&header.0);
     headers[34..].copy_from_slice(&[icmp[0], icmp[1], c0, c1, icmp[4], icmp[5], icmp[6], icmp[7]]);

@@ -106,7 +106,7 @@ type Step<T> = Result<T, Outcome>;
 /// Runs a frame through a hook and counts the verdict. Bytes and packets are those of the frame as it came.
 #[inline(always)]
 pub fn run<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Outcome {
-    let (packets, bytes) = (frame.segments(), frame.len());
+    let (packets, bytes) = (frame.segments(), frame.frame_len());
     let outcome = decide(hook, frame, env).unwrap_or_else(|end| end);
     env.count_verdict(outcome.verdict, packets, bytes);
     outcome

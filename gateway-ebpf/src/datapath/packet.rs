@@ -31,7 +31,7 @@ impl Packet {
             Some(bytes) => ipv4::Header(bytes),
             None => return Err(Outcome::drop(Verdict::DropMalformed)),
         };
-        if header.is_sound(frame.len().saturating_sub(ip as u32)) {
+        if header.is_sound(frame.frame_len().saturating_sub(ip as u32)) {
             Ok(Self { ip, header })
         } else {
             Err(Outcome::drop(Verdict::DropMalformed))
@@ -41,7 +41,7 @@ impl Packet {
     /// Offset of what follows the IPv4 header.
     #[inline(always)]
     pub(super) const fn l4(&self) -> usize {
-        self.ip + self.header.len()
+        self.ip + self.header.header_len()
     }
 
     /// The pseudo-header checksum that this packet carries, `None` when its protocol has none or the L4 header is
@@ -60,7 +60,7 @@ impl Packet {
     /// Cuts what lies behind the packet: Ethernet padding, which must not travel into a tunnel.
     #[inline(always)]
     pub(super) fn trim<F: Frame>(&self, frame: &mut F) -> Step<()> {
-        if frame.len() > self.frame_len() && frame.truncate(self.frame_len()).is_none() {
+        if frame.frame_len() > self.frame_len() && frame.truncate(self.frame_len()).is_none() {
             return Err(Outcome::drop(Verdict::DropNoRoom));
         }
         Ok(())

@@ -61,7 +61,7 @@ struct HostFrame<const RESOLVES: bool>(Vec<u8>);
 impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     const KERNEL_RESOLVES: bool = RESOLVES;
 
-    fn len(&self) -> u32 {
+    fn frame_len(&self) -> u32 {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
     }
 
@@ -80,7 +80,7 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
 
     fn grow_head(&mut self, room: Room) -> Option<()> {
         // 0xee: bytes the datapath forgets to write show.
-        self.0.splice(0..14.min(self.0.len()), vec![0xee; room.len() + 14]);
+        self.0.splice(0..14.min(self.0.len()), vec![0xee; room.bytes() + 14]);
         Some(())
     }
 
