@@ -25,9 +25,10 @@ pub struct Snapshot {
     pub nodes: BTreeMap<String, Node>,
     /// Links, addresses, neighbours and routes of this host.
     pub host: Host,
-    /// EIP → address of the pod that is served: who was first is decided by who is served. The pinned tables'
-    /// [`served`](crate::tables::Tables::served), overridden by the [`served`](crate::desired::Desired::served) of the
-    /// last decision, which knows of other nodes' pods too.
+    /// EIP → address of the pod that is served: who was first is decided by who is served. The status
+    /// file's [`held`](crate::status::StatusFile::held) and, above that, the pinned tables'
+    /// [`served`](crate::tables::Tables::served); after the first decision what that
+    /// [remembers](crate::desired::Desired::remember), since it knows of other nodes' pods too.
     pub held: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// What the sources could not read: by file and field.
     pub problems: Vec<Problem>,
@@ -122,6 +123,8 @@ pub struct Link {
     pub mtu: u32,
     /// Administratively up.
     pub up: bool,
+    /// Up, and with something at the other end of the cable.
+    pub carrier: bool,
     /// For a macvlan: the ifindex of the link below.
     pub parent: Option<u32>,
     /// Its IPv4 addresses.

@@ -24,11 +24,12 @@ fn the_manifests_bind_the_pods_eip_without_a_complaint() {
     };
     for (ifindex, name, address) in [(2, "enp8s0", None), (3, "eth0", Some("172.18.0.11/24"))] {
         let addresses = address.and_then(|text| text.parse().ok()).into_iter().collect();
-        let link = Link { ifindex, mtu: 1500, up: true, addresses, ..Link::default() };
+        let link = Link { ifindex, mtu: 1500, up: true, carrier: true, addresses, ..Link::default() };
         snapshot.host.links.insert(name.to_owned(), link);
     }
     let desired = desired(&snapshot);
-    let bound: Vec<_> = desired.bindings.iter().map(|(eip, pod)| (eip.to_string(), pod.to_string())).collect();
+    let bound: Vec<_> =
+        desired.bindings.iter().map(|(eip, pod)| (eip.to_string(), pod.to_string())).collect();
     assert_eq!(bound, [("192.168.100.101".to_owned(), "default/web".to_owned())]);
     assert_eq!(desired.problems, []);
 }

@@ -41,6 +41,21 @@ pub(crate) fn external_nic<'a>(round: &Round<'a>) -> Result<(&'a str, &'a Link),
     })
 }
 
+/// What to say of an external NIC that is there but cannot send. The agent sets it up itself; a cable it cannot plug in.
+pub(crate) fn without_carrier(round: &Round<'_>, (name, link): (&str, &Link)) -> Option<Problem> {
+    let state = match (link.up, link.carrier) {
+        (_, true) => return None,
+        (true, false) => "has no carrier",
+        (false, false) => "is down",
+    };
+    Some(Problem::warning(
+        format!("node {}", round.snapshot.node_name),
+        format!("interface {name}"),
+        format!("the external NIC {state}: no EIP can be reached until that changes"),
+        format!("check its cable and the switch's port, and that nobody sets it down: ip link show {name}"),
+    ))
+}
+
 /// The external side: flags, hooks, router port, neighbours, announcements, and the way of local EIP pods.
 pub(crate) fn external_side(round: &Round<'_>, (nic, link): (&str, &Link), datapath: &mut Datapath) {
     let config = round.config;

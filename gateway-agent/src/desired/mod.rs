@@ -27,10 +27,21 @@ pub struct Desired {
     pub state: State,
     /// EIPs bound to pods, cluster-wide, by EIP.
     pub bindings: BTreeMap<Ipv4Addr, ObjectName>,
-    /// EIP → pod address of the same bindings, bound or not yet: what the next snapshot's `held` starts from.
-    pub served: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// The pods the EIPs were given to, cluster-wide, bound or not yet.
+    pub served: BTreeMap<Ipv4Addr, Claim>,
+    /// The gateway nodes.
+    pub gateways: Gateways,
     /// Everything refused or worth a warning, in a stable order.
     pub problems: Vec<Problem>,
+}
+
+impl Desired {
+    /// Makes `held` what the next [`Snapshot::held`] is to be, unless this decision leaves things as they are.
+    pub fn remember(&self, held: &mut BTreeMap<Ipv4Addr, Ipv4Addr>) {
+        if self.state != State::Keep {
+            *held = self.served.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+        }
+    }
 }
 
 /// What this node's kernel should hold.
@@ -210,7 +221,8 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
     desired.problems.extend(problems);
     let (internal, problems) = internal(snapshot, config, &object);
     desired.problems.extend(problems);
-    desired.served = claims.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+    desired.served.clone_from(&claims);
+    desired.gateways.clone_from(&gateways);
 
     let here = &snapshot.node_name;
     let Some(local) = snapshot.nodes.get(here).and_then(|node| node.internal_ip) else {
@@ -244,6 +256,7 @@ fn serve(round: &Round<'_>, datapath: &mut Datapath, problems: &mut Vec<Problem>
         gateway::rows(round, None, datapath);
         return match gateway::external_nic(round) {
             Ok(nic) => {
+                problems.extend(gateway::without_carrier(round, nic));
                 gateway::external_side(round, nic, datapath);
                 true
             }

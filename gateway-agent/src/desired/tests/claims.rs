@@ -5,7 +5,11 @@ use super::*;
 /// The winner of [`EIP`] and the complaints, as gw1 sees it.
 fn outcome(snapshot: &Snapshot) -> (String, Vec<String>) {
     let desired = desired(snapshot);
-    (desired.bindings.get(&EIP).map(|pod| pod.name.clone()).unwrap_or_default(), complaints(&desired))
+    (outcome_of(&desired), complaints(&desired))
+}
+
+fn outcome_of(desired: &Desired) -> String {
+    desired.bindings.get(&EIP).map(|pod| pod.name.clone()).unwrap_or_default()
 }
 
 fn one() -> Snapshot {
@@ -107,9 +111,27 @@ fn of_two_pods_one_is_served_and_the_other_told() {
 }
 
 #[test]
-fn what_is_served_is_said_for_the_next_decision() {
-    let first = desired(&two());
-    assert_eq!(first.served, BTreeMap::from([(EIP, ip("10.244.2.10"))]));
+fn a_worker_remembers_who_was_first_on_other_nodes() {
+    let mut held = BTreeMap::new();
+    let mut snapshot = snapshot("worker1").with_pod("b", "worker2", "10.244.3.10", "192.168.100.101", 2);
+    desired(&snapshot).remember(&mut held);
+    assert_eq!(held, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
+    // The elder one asks later, and it is on this very node.
+    snapshot.held.clone_from(&held);
+    let snapshot = snapshot.with_pod("a", "worker1", "10.244.2.10", "192.168.100.101", 1);
+    assert_eq!(outcome_of(&desired(&snapshot)), "b");
+    assert!(datapath(&desired(&snapshot)).pods.is_empty());
+}
+
+#[test]
+fn a_decision_that_changes_nothing_forgets_nothing_and_a_withdrawal_everything() {
+    let mut held = BTreeMap::from([(EIP, ip("10.244.3.10"))]);
+    let mut unknown = two();
+    unknown.nodes.remove("gw1");
+    desired(&unknown).remember(&mut held);
+    assert_eq!(held, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
+    desired(&Snapshot { config: Configured::Disabled, ..two() }).remember(&mut held);
+    assert_eq!(held, BTreeMap::new());
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn link(ifindex: u32, mtu: u32, addresses: &[&str]) -> Link {
         mac: MACS[ifindex as usize],
         mtu,
         up: true,
+        carrier: true,
         parent: None,
         addresses: addresses.iter().map(|text| prefix(text)).collect(),
     }

@@ -194,6 +194,19 @@ fn without_its_external_nic_the_owner_says_so_and_serves_no_external_side() {
 }
 
 #[test]
+fn an_external_nic_without_carrier_is_served_and_warned_of() {
+    for (up, state) in [(true, "has no carrier"), (false, "is down")] {
+        let mut snapshot = with_pods("gw1");
+        let nic = snapshot.host.links.get_mut("enp8s0").unwrap();
+        (nic.up, nic.carrier) = (up, false);
+        let desired = desired(&snapshot);
+        assert_eq!(complaints(&desired), ["Warning node gw1 interface enp8s0"]);
+        assert!(desired.problems[0].message.contains(state), "{:?}", desired.problems);
+        assert!(datapath(&desired).router_port.is_some() && !desired.bindings.is_empty());
+    }
+}
+
+#[test]
 fn without_any_gateway_no_pod_is_touched() {
     let mut snapshot = with_pods("worker1");
     snapshot.config_mut().gateway_nodes = vec!["gone".to_owned()];

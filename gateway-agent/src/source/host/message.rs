@@ -72,6 +72,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
     let mut link = Link {
         ifindex: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
+        carrier: message.header.flags.contains(LinkFlags::LowerUp),
         ..Link::default()
     };
     let (mut name, mut below, mut macvlan) = (None, None, false);
