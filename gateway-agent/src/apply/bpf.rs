@@ -42,7 +42,7 @@ pub enum BpfError {
     },
     /// The kernel refused maps or object.
     #[error(
-        "cannot load the BPF object: {}; it needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 5.15 or newer",
+        "cannot load the BPF object: {}; it needs root (CAP_BPF, CAP_NET_ADMIN) and Linux 6.1 or newer",
         causes(source)
     )]
     Load {
