@@ -6,6 +6,8 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::{ABI_VERSION, tables};
 
+use crate::status;
+
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 1");
 const _: () = assert!(ABI_VERSION == 1, "say the new ABI in VERSION");
 
@@ -13,8 +15,8 @@ const EXAMPLES: &str = "\
 Examples:
   gateway-agent run --node gw1 --source dir --dir /etc/eip-gateway/manifests
                                      serve the EIPs of the pods in these manifests; edits take effect at once
-  gateway-agent show                 all tables, with or without a running agent
-  gateway-agent show eips -o json    EIPs with their counters, for machines
+  gateway-agent show                 this node in one screen, with or without a running agent
+  gateway-agent show eips -o json    EIPs with their pods and counters, and what was refused, for machines
   gateway-agent teardown             detach and remove everything on this node";
 
 /// The gateway agent: turns pod annotations into BPF map entries.
@@ -31,7 +33,7 @@ pub struct Cli {
 pub enum Command {
     /// Serve: keep this node's kernel as pods, nodes and the ConfigMap say
     Run(RunArgs),
-    /// Show the pinned tables; works without a running agent
+    /// Show what is served and what was refused; works without a running agent
     Show(ShowArgs),
     /// Detach the programs and remove everything the agent made on this node
     Teardown(TeardownArgs),
@@ -52,6 +54,9 @@ pub struct RunArgs {
     /// Where the tables are
     #[command(flatten)]
     pub pin: PinArgs,
+    /// Where the status is
+    #[command(flatten)]
+    pub state: StateArgs,
     /// BPF object to load instead of the one inside this program
     #[arg(long, env = "EIP_GATEWAY_OBJECT", value_name = "PATH")]
     pub object: Option<PathBuf>,
@@ -63,7 +68,7 @@ pub struct RunArgs {
 /// `gateway-agent show`.
 #[derive(Clone, Debug, Args)]
 pub struct ShowArgs {
-    /// Which table; all of them when absent
+    /// Which table; an overview when absent
     #[arg(value_enum)]
     pub table: Option<Table>,
     /// How to print it
@@ -75,6 +80,9 @@ pub struct ShowArgs {
     /// Where the tables are
     #[command(flatten)]
     pub pin: PinArgs,
+    /// Where the status is
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// `gateway-agent teardown`.
@@ -83,6 +91,9 @@ pub struct TeardownArgs {
     /// Where the tables are
     #[command(flatten)]
     pub pin: PinArgs,
+    /// Where the status is
+    #[command(flatten)]
+    pub state: StateArgs,
 }
 
 /// Where the tables are.
@@ -91,6 +102,14 @@ pub struct PinArgs {
     /// Directory of the pinned tables and links, on a BPF file system
     #[arg(long, env = "EIP_GATEWAY_PIN_PATH", value_name = "PATH", default_value = tables::PIN_DIR)]
     pub pin_path: PathBuf,
+}
+
+/// Where the status is.
+#[derive(Clone, Debug, Args)]
+pub struct StateArgs {
+    /// Directory of the file that keeps names and refusals for `show`, also when no agent runs
+    #[arg(long, env = "EIP_GATEWAY_STATE_DIR", value_name = "PATH", default_value = status::STATE_DIR)]
+    pub state_dir: PathBuf,
 }
 
 /// Where pods, nodes and the ConfigMap come from.
@@ -112,7 +131,7 @@ pub enum LogFormat {
 /// A table to show.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Table {
-    /// EIPs, their pods and counters
+    /// EIPs, their pods and counters, and what was refused
     Eips,
     /// EIP pods and what they leave by
     Pods,

@@ -1,7 +1,8 @@
 //! What `gateway-agent show` prints: the pinned tables for people and for machines.
 //!
-//! It needs no agent: a [`View`] is read from the pins. Field names of the JSON are stable; addresses and MACs are
-//! strings; `null` is "this node" for a node or gateway, "never" for an idle time, "unknown" elsewhere.
+//! It needs no agent: a [`View`] is read from the pins and the status file. Field names of the JSON are stable;
+//! addresses and MACs are strings; `null` is "this node" for a node or gateway, "never" for an idle time, "unknown"
+//! elsewhere. Names and problems are as the agent last knew them; all else is what the kernel holds now.
 
 mod text;
 
@@ -14,13 +15,12 @@ use gateway_common::verdict::Verdict;
 use serde::Serialize;
 
 use crate::desired::problem::Problem;
+use crate::status::{Binding, Role, Status};
 use crate::tables::Tables;
 
 /// What is shown.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct View {
-    /// Name of this node, when known.
-    pub node: Option<String>,
     /// The tables.
     pub tables: Tables,
     /// `eip_counters` by slot, summed over the CPUs.
@@ -29,8 +29,8 @@ pub struct View {
     pub verdicts: Vec<VerdictCounter>,
     /// CLOCK_MONOTONIC now, nanoseconds.
     pub now_ns: u64,
-    /// What the agent last refused or warned of.
-    pub problems: Vec<Problem>,
+    /// What the agent last decided: names, refusals and warnings.
+    pub status: Option<Status>,
 }
 
 /// What to show.
@@ -74,7 +74,7 @@ pub fn render(view: &View, topic: Topic, format: Format) -> Result<String, serde
         Format::Json => {
             let mut json = match topic {
                 Topic::Overview => serde_json::to_string_pretty(&view.overview()),
-                Topic::Eips => serde_json::to_string_pretty(&view.eips()),
+                Topic::Eips => serde_json::to_string_pretty(&view.eip_list()),
                 Topic::Pods => serde_json::to_string_pretty(&view.pods()),
                 Topic::Vteps => serde_json::to_string_pretty(&view.vteps()),
                 Topic::Neighbors => serde_json::to_string_pretty(&view.neighbors()),
@@ -94,6 +94,7 @@ struct Overview {
     role: &'static str,
     /// Tunnel endpoint of the node that owns the external network.
     owner: Option<Ipv4Addr>,
+    owner_name: Option<String>,
     /// Tunnel endpoints of the gateways, as far as known.
     gateways: Vec<Ipv4Addr>,
     external: Option<External>,
@@ -126,11 +127,21 @@ struct Tunnel {
     underlay_ifindex: u32,
 }
 
+/// What is served, and why something is not.
+#[derive(Serialize)]
+struct EipList {
+    eips: Vec<EipRow>,
+    problems: Vec<Problem>,
+}
+
 #[derive(Serialize)]
 struct EipRow {
     eip: Ipv4Addr,
     pod: Ipv4Addr,
+    /// `namespace/name`.
+    pod_name: Option<String>,
     node: Option<Ipv4Addr>,
+    node_name: Option<String>,
     slot: u32,
     in_packets: u64,
     in_bytes: u64,
@@ -142,6 +153,8 @@ struct EipRow {
 #[derive(Serialize)]
 struct PodRow {
     pod: Ipv4Addr,
+    /// `namespace/name`.
+    pod_name: Option<String>,
     eip: Ipv4Addr,
     node: Option<Ipv4Addr>,
     gateway: Option<Ipv4Addr>,
@@ -174,6 +187,19 @@ struct VerdictRow {
 }
 
 impl View {
+    fn eip_list(&self) -> EipList {
+        EipList { eips: self.eips(), problems: self.problems().to_vec() }
+    }
+
+    fn problems(&self) -> &[Problem] {
+        self.status.as_ref().map_or(&[], |status| &status.problems)
+    }
+
+    /// Names for a row, unless the status speaks of another pod.
+    fn binding(&self, eip: [u8; 4], pod_ip: [u8; 4]) -> Option<&Binding> {
+        self.status.as_ref()?.binding(eip.into(), pod_ip.into())
+    }
+
     /// A gateway's EIPs, and on a worker those of its own pods, which only `pods` holds there.
     fn eips(&self) -> Vec<EipRow> {
         let tables = &self.tables;
@@ -183,10 +209,13 @@ impl View {
         let row = |(eip, (pod, node, slot)): ([u8; 4], ([u8; 4], Option<Ipv4Addr>, u32))| {
             let counter = self.eip_counters.get(&slot).copied().unwrap_or_default();
             let last = counter.last_seen_ns;
+            let names = self.binding(eip, pod);
             EipRow {
                 eip: eip.into(),
                 pod: pod.into(),
+                pod_name: names.map(|names| names.pod.clone()),
                 node,
+                node_name: names.map(|names| names.node.clone()),
                 slot,
                 in_packets: counter.in_packets,
                 in_bytes: counter.in_bytes,
@@ -203,6 +232,7 @@ impl View {
     fn pods(&self) -> Vec<PodRow> {
         let row = |(key, row): (&gateway_common::tables::PodKey, &gateway_common::tables::Pod)| PodRow {
             pod: key.pod_ip.into(),
+            pod_name: self.binding(row.eip, key.pod_ip).map(|names| names.pod.clone()),
             eip: row.eip.into(),
             node: row.node(),
             gateway: row.via(),
@@ -251,7 +281,10 @@ impl View {
         let config = tables.config.unwrap_or_default();
         let owns = config.flags & CONFIG_OWNER != 0;
         let vtep = tables.config.map(|config| Ipv4Addr::from(config.local_vtep));
-        let is_gateway = owns || !tables.eips.is_empty();
+        let status = self.status.as_ref();
+        // The tables of a standby gateway without EIPs look like a worker's.
+        let is_standby = status.is_some_and(|status| status.role == Some(Role::Gateway));
+        let is_gateway = owns || !tables.eips.is_empty() || is_standby;
         let others = tables.vteps.iter().filter(|(_, row)| row.flags & VTEP_GATEWAY != 0);
         let mut gateways: Vec<Ipv4Addr> = others.map(|(key, _)| key.vtep.into()).collect();
         gateways.extend(vtep.filter(|_| is_gateway));
@@ -260,7 +293,7 @@ impl View {
         let named = tables.pods.values().find_map(|pod| pod.via());
         let single = gateways.first().copied().filter(|_| gateways.len() == 1);
         Overview {
-            node: self.node.clone(),
+            node: status.map(|status| status.node.clone()),
             vtep,
             role: match (tables.config, owns, is_gateway) {
                 (None, ..) => "off",
@@ -269,6 +302,7 @@ impl View {
                 (Some(_), false, false) => "worker",
             },
             owner: if owns { vtep } else { named.or(single) },
+            owner_name: status.and_then(|status| status.owner.clone()),
             gateways,
             external: tables.config.as_ref().map(external),
             tunnel: tables.config.map(|config| Tunnel {
@@ -281,7 +315,7 @@ impl View {
             eips: self.eips(),
             vteps: self.vteps(),
             neighbors: tables.neighbors.len(),
-            problems: self.problems.clone(),
+            problems: self.problems().to_vec(),
         }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! Sources ([`source`]) fill a [`snapshot::Snapshot`]; [`desired`] says what this node's kernel should hold;
 //! [`tables`] compares it with what the pinned maps hold; [`apply`], [`attach`] and [`announce`] carry it out, driven
-//! by the one writer in [`run`]. [`show`] reads the pinned tables for [`inspect`], [`teardown`] undoes.
+//! by the one writer in [`run`]. [`show`] reads the pinned tables, and what was refused from [`status`], for [`inspect`];
+//! [`teardown`] undoes.
 
 pub mod annotation;
 pub mod announce;
@@ -12,9 +13,11 @@ pub mod cli;
 pub mod config;
 pub mod desired;
 pub mod inspect;
+pub mod requirements;
 pub mod run;
 pub mod show;
 pub mod snapshot;
 pub mod source;
+pub mod status;
 pub mod tables;
 pub mod teardown;

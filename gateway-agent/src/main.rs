@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use gateway_agent::cli::{Cli, Command, LogFormat, Output, ShowArgs, Table, TeardownArgs};
 use gateway_agent::inspect::{self, Format, Topic};
+use gateway_agent::requirements::{self, Purpose};
 use gateway_agent::run::{self, Options};
 use gateway_agent::show;
 use gateway_agent::source::host;
@@ -28,8 +29,13 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => {
             log(args.log_format);
-            let options =
-                Options { node: args.node, dir: args.dir, pin: args.pin.pin_path, object: args.object };
+            let options = Options {
+                node: args.node,
+                dir: args.dir,
+                pin: args.pin.pin_path,
+                state: args.state.state_dir,
+                object: args.object,
+            };
             Runtime::new()?.block_on(run::run(options))
         }
         Command::Show(args) => show(&args),
@@ -39,8 +45,11 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 
 fn log(format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     match format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),
@@ -49,8 +58,10 @@ fn log(format: LogFormat) {
 
 /// Prints what was removed; fails when something could not be.
 async fn tear_down(args: &TeardownArgs) -> anyhow::Result<()> {
+    requirements::check(Purpose::Teardown)?;
     let handle = host::connect()?;
-    let report = teardown::teardown(&handle, &args.pin.pin_path).await;
+    let mut report = teardown::teardown(&handle, &args.pin.pin_path).await;
+    report.remove_status(&args.state.state_dir);
     let mut out = io::stdout().lock();
     for removed in &report.removed {
         writeln!(out, "removed {removed}")?;
@@ -63,9 +74,9 @@ async fn tear_down(args: &TeardownArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Prints pinned tables.
+/// Prints what is served and what was refused.
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let view = show::view(&args.pin.pin_path)?;
+    let view = show::view(&args.pin.pin_path, &args.state.state_dir)?;
     let topic = match args.table {
         None => Topic::Overview,
         Some(Table::Eips) => Topic::Eips,

@@ -7,7 +7,7 @@ mod inputs;
 mod report;
 mod writer;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -24,8 +24,10 @@ use crate::apply::neighbor::Observed;
 use crate::config;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, RouterPort, State, desired};
+use crate::requirements::{self, Purpose};
 use crate::snapshot::{Configured, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
+use crate::status::StatusFile;
 
 /// Changes within this time are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -47,6 +49,8 @@ pub struct Options {
     pub dir: PathBuf,
     /// Directory of the pins.
     pub pin: PathBuf,
+    /// Directory of the status file.
+    pub state: PathBuf,
     /// BPF object instead of the embedded one.
     pub object: Option<PathBuf>,
 }
@@ -54,16 +58,23 @@ pub struct Options {
 /// Serves until SIGTERM or SIGINT, and leaves the data path in place.
 ///
 /// # Errors
-/// What no retry can mend: no BPF object, no privilege, no directory of manifests.
+/// What no retry can mend: no privilege, an old kernel, no nft, no BPF object, no directory of manifests.
 pub async fn run(options: Options) -> anyhow::Result<()> {
+    requirements::check(Purpose::Run)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let object = bpf::object(options.object.as_deref())?;
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let mut source = Inputs::start(&options.dir)?;
+    let writer = Writer::new(options.node.clone(), options.pin, object, handle);
+    let status = StatusFile::open(&options.state, &options.node);
+    let mut held = status.held();
+    held.extend(writer.held());
     let mut agent = Agent {
-        writer: Writer::new(options.node.clone(), options.pin, object, handle),
+        held,
+        writer,
+        status,
         node: options.node,
         reporter: Reporter::default(),
         phase: Phase::Starting,
@@ -107,8 +118,12 @@ enum Phase {
 
 struct Agent {
     node: String,
+    /// EIP → address of the pod that has it, cluster-wide: at start what an earlier agent left in its status
+    /// file and, above that, in the tables; then what was decided last.
+    held: BTreeMap<Ipv4Addr, Ipv4Addr>,
     writer: Writer,
     reporter: Reporter,
+    status: StatusFile,
     phase: Phase,
     failures: u32,
 }
@@ -129,6 +144,8 @@ impl Agent {
             self.failures = if outcome.complete || again { 0 } else { self.failures.saturating_add(1) };
             if !again {
                 problems.extend(outcome.problems);
+                let published = self.status.publish(&problems);
+                problems.extend(published.err().map(|error| step_failed(&self.node, "status file", &error)));
                 self.reporter.report(problems);
                 break;
             }
@@ -158,8 +175,10 @@ impl Agent {
             }
             Err(error) => return Err(error.into()),
         }
-        snapshot.held = self.writer.held();
+        snapshot.held.clone_from(&self.held);
         let decided = desired(&snapshot);
+        decided.remember(&mut self.held);
+        self.status.note(&decided);
         let outcome = match &decided.state {
             State::Keep => self.keep(&snapshot.config),
             State::Withdrawn => self.withdraw(verify).await,

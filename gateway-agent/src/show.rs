@@ -1,4 +1,5 @@
-//! The pinned tables, read for [`inspect`](crate::inspect): works with or without a running agent.
+//! The pinned tables and the agent's last word, read for [`inspect`](crate::inspect): works with or without a running
+//! agent.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,13 +8,21 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::apply::bpf::{BpfError, Maps};
 use crate::inspect::View;
+use crate::status;
 
-/// What the tables pinned under `pin` hold.
+/// What the tables pinned under `pin` hold, with names and refusals from the status file in `state_dir` if it is there.
 ///
 /// # Errors
-/// [`BpfError::NotPinned`] when there are none, [`BpfError::Map`] when they cannot be read.
-pub fn view(pin: &Path) -> Result<View, BpfError> {
-    let maps = Maps::open(pin)?;
+/// [`BpfError::NotPinned`] when there are neither tables nor a status, [`BpfError::Map`] when tables cannot be read.
+pub fn view(pin: &Path, state_dir: &Path) -> Result<View, BpfError> {
+    let status = status::read(state_dir);
+    let maps = match Maps::open(pin) {
+        // Nothing was ever served, or no more; why is in the status.
+        Err(BpfError::NotPinned { .. }) if status.is_some() => {
+            return Ok(View { status, ..View::default() });
+        }
+        maps => maps?,
+    };
     let tables = maps.read()?;
     let slots = tables.eips.values().map(|eip| eip.slot).chain(tables.pods.values().map(|pod| pod.slot));
     let mut eip_counters = BTreeMap::new();
@@ -21,7 +30,7 @@ pub fn view(pin: &Path) -> Result<View, BpfError> {
         eip_counters.insert(slot, maps.eip_counter(slot)?);
     }
     let verdicts = maps.verdict_counters()?;
-    Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), ..View::default() })
+    Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), status })
 }
 
 /// CLOCK_MONOTONIC, nanoseconds: the clock of `last_seen_ns`.

@@ -13,6 +13,7 @@ use crate::apply::route;
 use crate::attach::{self, AttachError};
 use crate::desired::{ROUTING_TABLE, RouterPort};
 use crate::source::host::{self, HostError};
+use crate::status::{self, StatusError};
 
 /// Why something was not removed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +36,9 @@ pub enum TeardownError {
     /// The pinned tables.
     #[error(transparent)]
     Bpf(#[from] BpfError),
+    /// The status file.
+    #[error(transparent)]
+    Status(#[from] StatusError),
 }
 
 /// What was removed, and what could not be.
@@ -47,6 +51,12 @@ pub struct Report {
 }
 
 impl Report {
+    /// Removes the status file in `dir`: once all is gone there is nothing left to say.
+    pub fn remove_status(&mut self, dir: &Path) {
+        let removed = status::remove(dir).map_err(TeardownError::from);
+        self.step(removed.map(|removed| removed.then(|| format!("{} in {}", status::FILE, dir.display()))));
+    }
+
     fn step(&mut self, result: Result<Option<String>, TeardownError>) {
         match result {
             Ok(removed) => self.removed.extend(removed),

@@ -4,6 +4,26 @@ use super::*;
 
 const TABLE: Format = Format::Table { colour: false, all: false };
 
+/// Names of the first EIP's pod; what is said of the second is of an earlier pod.
+fn status() -> Status {
+    let binding = |eip: &str, pod: &str, pod_ip: &str, node: &str| Binding {
+        eip: eip.parse().unwrap(),
+        pod: pod.to_owned(),
+        pod_ip: pod_ip.parse().unwrap(),
+        node: node.to_owned(),
+    };
+    Status {
+        node: "gw1".to_owned(),
+        role: Some(Role::Owner),
+        owner: Some("gw1".to_owned()),
+        bindings: vec![
+            binding("192.168.100.101", "default/web", "10.244.2.10", "worker1"),
+            binding("192.168.100.102", "default/old", "10.244.1.99", "gw1"),
+        ],
+        problems: vec![],
+    }
+}
+
 /// A gateway with one EIP on another node and one on itself.
 fn gateway() -> View {
     let (pod1, pod2) = ([10, 244, 2, 10], [10, 244, 1, 10]);
@@ -53,19 +73,18 @@ fn gateway() -> View {
     let mut verdicts = vec![VerdictCounter::default(); Verdict::COUNT];
     verdicts[Verdict::ArpReply.row() as usize] = VerdictCounter { packets: 2, bytes: 84 };
     View {
-        node: Some("gw1".to_owned()),
         tables,
         eip_counters: BTreeMap::from([(0, counter)]),
         verdicts,
         now_ns: 3_500_000_000,
-        problems: vec![],
+        status: Some(status()),
     }
 }
 
 /// A worker with one EIP pod.
 fn worker() -> View {
     let mut view = gateway();
-    view.node = None;
+    view.status = None;
     view.tables.eips.clear();
     let gateway = [10, 0, 0, 1];
     let row = Pod { eip: [192, 168, 100, 101], gateway, ..Pod::default() };
@@ -85,32 +104,40 @@ fn json(view: &View, topic: Topic) -> serde_json::Value {
 fn eips_with_counters_and_refusals() {
     let mut view = gateway();
     let expected = "\
-EIP              POD          NODE       IN PACKETS  IN BYTES  OUT PACKETS  OUT BYTES        IDLE
-192.168.100.101  10.244.2.10  10.0.0.11           5       490            4        392       2.5 s
-192.168.100.102  10.244.1.10  this node           0         0            0          0  never seen
+EIP              POD          POD IP       NODE       IN PACKETS  IN BYTES  OUT PACKETS  OUT BYTES        IDLE
+192.168.100.101  default/web  10.244.2.10  worker1             5       490            4        392       2.5 s
+192.168.100.102  unknown      10.244.1.10  this node           0         0            0          0  never seen
 ";
     assert_eq!(render(&view, Topic::Eips, TABLE).unwrap(), expected);
-    view.problems =
-        vec![Problem::refused("pod default/x", "f", "\"x\" is not an IPv4 address", "choose another")];
+    let refused = Problem::refused("pod default/x", "f", "\"x\" is not an IPv4 address", "choose another");
+    view.status = Some(Status { problems: vec![refused], ..status() });
     let refusal = "\nrefused: pod default/x: f: \"x\" is not an IPv4 address; choose another\n";
     assert_eq!(render(&view, Topic::Eips, TABLE).unwrap(), expected.to_owned() + refusal);
-    let rows = json(&view, Topic::Eips);
+    let list = json(&view, Topic::Eips);
+    assert_eq!(
+        list["problems"],
+        serde_json::json!([{
+            "kind": "refused", "object": "pod default/x", "field": "f",
+            "message": "\"x\" is not an IPv4 address", "remedy": "choose another",
+        }])
+    );
+    let rows = &list["eips"];
     assert_eq!(
         rows[0],
         serde_json::json!({
-            "eip": "192.168.100.101", "pod": "10.244.2.10", "node": "10.0.0.11", "slot": 0,
-            "in_packets": 5, "in_bytes": 490, "out_packets": 4, "out_bytes": 392, "idle_seconds": 2.5,
+            "eip": "192.168.100.101", "pod": "10.244.2.10", "pod_name": "default/web", "node": "10.0.0.11",
+            "node_name": "worker1", "slot": 0, "in_packets": 5, "in_bytes": 490, "out_packets": 4, "out_bytes": 392, "idle_seconds": 2.5,
         })
     );
-    assert_eq!(
-        (&rows[1]["node"], &rows[1]["idle_seconds"]),
-        (&serde_json::Value::Null, &serde_json::Value::Null)
-    );
+    for unknown in ["node", "pod_name", "node_name", "idle_seconds"] {
+        assert_eq!(rows[1][unknown], serde_json::Value::Null, "{unknown}");
+    }
 }
 
 #[test]
 fn a_workers_eips_are_those_of_its_pods() {
-    let rows = json(&worker(), Topic::Eips);
+    let list = json(&worker(), Topic::Eips);
+    let rows = &list["eips"];
     assert_eq!(rows.as_array().unwrap().len(), 1);
     assert_eq!((&rows[0]["eip"], &rows[0]["in_packets"]), (&"192.168.100.101".into(), &5.into()));
 }
@@ -119,8 +146,8 @@ fn a_workers_eips_are_those_of_its_pods() {
 fn pods_vteps_and_neighbors() {
     assert_eq!(
         render(&worker(), Topic::Pods, TABLE).unwrap(),
-        "POD          EIP              NODE       GATEWAY\n\
-         10.244.2.10  192.168.100.101  this node  10.0.0.1\n"
+        "POD      POD IP       EIP              NODE       GATEWAY\n\
+         unknown  10.244.2.10  192.168.100.101  this node  10.0.0.1\n"
     );
     assert_eq!(
         render(&gateway(), Topic::Vteps, TABLE).unwrap(),
@@ -133,6 +160,7 @@ fn pods_vteps_and_neighbors() {
         "ADDRESS        MAC\n192.168.100.1  06:06:06:06:06:06\n"
     );
     assert_eq!(json(&gateway(), Topic::Vteps)[1]["destination_mac"], serde_json::Value::Null);
+    assert_eq!(json(&gateway(), Topic::Pods)[1]["pod_name"], "default/web");
     assert_eq!(json(&gateway(), Topic::Pods)[0]["gateway"], serde_json::Value::Null);
     assert_eq!(json(&gateway(), Topic::Neighbors)[0]["address"], "192.168.100.1");
     assert_eq!(render(&View::default(), Topic::Neighbors, TABLE).unwrap(), "no neighbors\n");
@@ -161,13 +189,13 @@ fn the_overview_fits_one_screen() {
     let expected = "\
 node        gw1 (10.0.0.1)
 role        gateway, owner of the external network
-owner       10.0.0.1
+owner       gw1 (10.0.0.1)
 gateways    10.0.0.1
 external    192.168.100.0/24 by way of 192.168.100.1
 router port 192.168.100.254 16:52:f3:13:6a:25
 tunnel      Geneve, VNI 7, UDP port 6081, MTU 8950
 internal    10.244.0.0/16
-neighbors   1
+holds       EIPs 2, other nodes 2 (1 not resolved), external neighbors 1, problems 0
 
 EIP ";
     assert!(text.starts_with(expected), "{text}");
@@ -175,8 +203,32 @@ EIP ";
     assert_eq!((&worker["role"], &worker["owner"]), (&"worker".into(), &"10.0.0.1".into()));
     assert_eq!(worker["external"]["network"], "192.168.100.0/24");
     assert_eq!(worker["tunnel"]["port"], 6081);
+    let text = render(&self::worker(), Topic::Overview, TABLE).unwrap();
+    assert!(text.starts_with("node        10.0.0.11\nrole        worker\nowner       10.0.0.1\n"), "{text}");
     let off = json(&View::default(), Topic::Overview);
     assert_eq!((&off["role"], &off["external"]), (&"off".into(), &serde_json::Value::Null));
+}
+
+#[test]
+fn the_overview_says_where_the_rest_is() {
+    let mut view = gateway();
+    for i in 0..100 {
+        view.tables.eips.insert(EipKey { eip: [192, 168, 101, i] }, Eip::default());
+    }
+    let text = render(&view, Topic::Overview, TABLE).unwrap();
+    assert!(
+        text.lines().count() < 30 && text.contains("... and 94 more: gateway-agent show eips\n"),
+        "{text}"
+    );
+    assert_eq!(json(&view, Topic::Overview)["eips"].as_array().unwrap().len(), 102);
+}
+
+#[test]
+fn a_standby_without_eips_is_told_from_a_worker() {
+    let mut view = worker();
+    view.status = Some(Status { role: Some(Role::Gateway), ..status() });
+    assert_eq!(json(&view, Topic::Overview)["role"], "gateway, standby");
+    assert_eq!(json(&view, Topic::Overview)["owner_name"], "gw1");
 }
 
 #[test]

@@ -8,17 +8,24 @@ use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 use super::{EipRow, Overview, Topic, View, VtepRow};
 use crate::desired::problem::{Kind, Problem};
 
+/// What is not known without the status file.
+const UNKNOWN: &str = "unknown";
+/// Rows of each table in the overview.
+const SCREEN: usize = 8;
+
 pub(super) fn render(view: &View, topic: Topic, colour: bool, all: bool) -> String {
     match topic {
         Topic::Overview => overview(&view.overview(), colour),
-        Topic::Eips => eips(&view.eips(), colour) + &problems(&view.problems),
+        Topic::Eips => eips(&view.eips(), usize::MAX, colour) + &problems(view.problems()),
         Topic::Pods => {
             let row = |row: super::PodRow| {
-                vec![text(row.pod), text(row.eip), text(node(row.node)), text(node(row.gateway))]
+                let pod = text(row.pod_name.as_deref().unwrap_or(UNKNOWN));
+                vec![pod, text(row.pod), text(row.eip), text(node(row.node)), text(node(row.gateway))]
             };
-            table(&["POD", "EIP", "NODE", "GATEWAY"], view.pods().into_iter().map(row), "EIP pods", colour)
+            let header = ["POD", "POD IP", "EIP", "NODE", "GATEWAY"];
+            table(&header, view.pods().into_iter().map(row), "EIP pods", colour)
         }
-        Topic::Vteps => vteps(&view.vteps(), colour),
+        Topic::Vteps => vteps(&view.vteps(), usize::MAX, colour),
         Topic::Neighbors => {
             let row = |row: super::NeighborRow| vec![text(row.address), text(row.mac)];
             table(&["ADDRESS", "MAC"], view.neighbors().into_iter().map(row), "neighbors", colour)
@@ -39,14 +46,17 @@ pub(super) fn render(view: &View, topic: Topic, colour: bool, all: bool) -> Stri
     }
 }
 
-fn eips(rows: &[EipRow], colour: bool) -> String {
-    let header = ["EIP", "POD", "NODE", "IN PACKETS", "IN BYTES", "OUT PACKETS", "OUT BYTES", "IDLE"];
+/// The first `limit` rows; how many more there are is said below.
+fn eips(rows: &[EipRow], limit: usize, colour: bool) -> String {
+    let header =
+        ["EIP", "POD", "POD IP", "NODE", "IN PACKETS", "IN BYTES", "OUT PACKETS", "OUT BYTES", "IDLE"];
     let row = |row: &EipRow| {
         let idle = row.idle_seconds.map_or("never seen".to_owned(), |seconds| format!("{seconds:.1} s"));
         vec![
             text(row.eip),
+            text(row.pod_name.as_deref().unwrap_or(UNKNOWN)),
             text(row.pod),
-            text(node(row.node)),
+            text(row.node_name.clone().unwrap_or_else(|| node(row.node))),
             number(row.in_packets),
             number(row.in_bytes),
             number(row.out_packets),
@@ -54,10 +64,10 @@ fn eips(rows: &[EipRow], colour: bool) -> String {
             Cell::new(idle).set_alignment(CellAlignment::Right),
         ]
     };
-    table(&header, rows.iter().map(row), "EIPs", colour)
+    table(&header, rows.iter().take(limit).map(row), "EIPs", colour) + &more(rows.len(), limit, "eips")
 }
 
-fn vteps(rows: &[VtepRow], colour: bool) -> String {
+fn vteps(rows: &[VtepRow], limit: usize, colour: bool) -> String {
     let row = |row: &VtepRow| {
         let next_hop = match (&row.destination_mac, row.ifindex) {
             (Some(mac), Some(ifindex)) => format!("{mac} on interface {ifindex}"),
@@ -65,19 +75,16 @@ fn vteps(rows: &[VtepRow], colour: bool) -> String {
         };
         vec![text(row.vtep), text(row.role), text(next_hop)]
     };
-    table(&["VTEP", "ROLE", "NEXT HOP"], rows.iter().map(row), "other nodes", colour)
+    table(&["VTEP", "ROLE", "NEXT HOP"], rows.iter().take(limit).map(row), "other nodes", colour)
+        + &more(rows.len(), limit, "vteps")
 }
 
 fn overview(overview: &Overview, colour: bool) -> String {
     let mut out = String::new();
     let mut line = |label: &str, value: String| _ = writeln!(out, "{label:<12}{value}");
-    let or_unknown = |addr: Option<Ipv4Addr>| addr.map_or("unknown".to_owned(), |addr| addr.to_string());
-    line(
-        "node",
-        format!("{} ({})", overview.node.as_deref().unwrap_or("this node"), or_unknown(overview.vtep)),
-    );
+    line("node", name(overview.node.as_deref(), overview.vtep));
     line("role", overview.role.to_owned());
-    line("owner", or_unknown(overview.owner));
+    line("owner", name(overview.owner_name.as_deref(), overview.owner));
     line("gateways", overview.gateways.iter().map(Ipv4Addr::to_string).collect::<Vec<_>>().join(", "));
     if let Some(external) = &overview.external {
         line("external", format!("{} by way of {}", external.network, external.physical_gateway));
@@ -88,12 +95,41 @@ fn overview(overview: &Overview, colour: bool) -> String {
         line("tunnel", format!("Geneve, VNI {}, UDP port {}, MTU {}", tunnel.vni, tunnel.port, tunnel.mtu));
     }
     line("internal", overview.internal.join(", "));
-    line("neighbors", overview.neighbors.to_string());
+    line("holds", counts(overview));
     out + "\n"
-        + &eips(&overview.eips, colour)
+        + &eips(&overview.eips, SCREEN, colour)
         + "\n"
-        + &vteps(&overview.vteps, colour)
+        + &vteps(&overview.vteps, SCREEN, colour)
         + &problems(&overview.problems)
+}
+
+/// A node's name and address, as far as known.
+fn name(name: Option<&str>, addr: Option<Ipv4Addr>) -> String {
+    match (name, addr) {
+        (Some(name), Some(addr)) => format!("{name} ({addr})"),
+        (Some(name), None) => name.to_owned(),
+        (None, Some(addr)) => addr.to_string(),
+        (None, None) => UNKNOWN.to_owned(),
+    }
+}
+
+/// How much of everything there is.
+fn counts(overview: &Overview) -> String {
+    let unresolved = overview.vteps.iter().filter(|row| !row.resolved).count();
+    format!(
+        "EIPs {}, other nodes {} ({unresolved} not resolved), external neighbors {}, problems {}",
+        overview.eips.len(),
+        overview.vteps.len(),
+        overview.neighbors,
+        overview.problems.len()
+    )
+}
+
+fn more(rows: usize, limit: usize, topic: &str) -> String {
+    match rows.saturating_sub(limit) {
+        0 => String::new(),
+        left => format!("... and {left} more: gateway-agent show {topic}\n"),
+    }
 }
 
 /// A line per problem, after an empty one.

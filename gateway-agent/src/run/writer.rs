@@ -92,7 +92,7 @@ impl Writer {
         }
     }
 
-    /// EIP → pod address, as the tables hold it.
+    /// EIP → pod address, as the tables hold it: at start, what an earlier agent served.
     pub(super) fn held(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
         self.known.served()
     }

@@ -1,0 +1,191 @@
+//! What the agent last decided, in a file that outlives it: names and refusals, which the tables have no place for.
+//!
+//! `gateway-agent show` reads it. It is an aid only: without it the tables still say what is served.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::{fs, io};
+
+use serde::{Deserialize, Serialize};
+
+use crate::desired::problem::Problem;
+use crate::desired::{Desired, State};
+
+/// Directory of the file unless told otherwise.
+pub const STATE_DIR: &str = "/run/eip-gateway";
+/// Name of the file.
+pub const FILE: &str = "status.json";
+
+/// What the file holds.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// Name of this Node.
+    pub node: String,
+    /// What this node is; `None`: nothing, or not known.
+    pub role: Option<Role>,
+    /// Name of the Node that owns the external network.
+    pub owner: Option<String>,
+    /// EIPs and the pods they were given to, cluster-wide, by EIP.
+    pub bindings: Vec<Binding>,
+    /// All that was refused or warned of: refusals first, then conflicts, then warnings.
+    pub problems: Vec<Problem>,
+}
+
+/// What a node is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The gateway that owns the external network.
+    Owner,
+    /// Another gateway.
+    Gateway,
+    /// No gateway.
+    Worker,
+}
+
+/// An EIP and the pod that has it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Binding {
+    /// The EIP.
+    pub eip: Ipv4Addr,
+    /// `namespace/name` of the pod.
+    pub pod: String,
+    /// Its address.
+    pub pod_ip: Ipv4Addr,
+    /// Name of its node.
+    pub node: String,
+}
+
+/// Why the file could not be written or removed.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot {action} {path}: {source}; check --state-dir, `gateway-agent show` needs it to list refusals"
+)]
+pub struct StatusError {
+    action: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl StatusError {
+    fn of(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self { action, path: path.to_owned(), source }
+    }
+}
+
+impl Status {
+    /// The binding of an EIP to a pod address, if this is what was decided last.
+    pub fn binding(&self, eip: Ipv4Addr, pod_ip: Ipv4Addr) -> Option<&Binding> {
+        self.bindings.iter().find(|binding| binding.eip == eip && binding.pod_ip == pod_ip)
+    }
+
+    /// Takes a decision over. One that changes nothing leaves what was bound before.
+    fn note(&mut self, decided: &Desired) {
+        if decided.state == State::Keep {
+            return;
+        }
+        let gateways = &decided.gateways;
+        self.owner.clone_from(&gateways.owner);
+        self.role = match &decided.state {
+            State::Keep | State::Withdrawn => None,
+            State::Datapath(_) if gateways.owner.as_ref() == Some(&self.node) => Some(Role::Owner),
+            State::Datapath(_) if gateways.contains(&self.node) => Some(Role::Gateway),
+            State::Datapath(_) => Some(Role::Worker),
+        };
+        let bindings = decided.served.iter().map(|(eip, claim)| Binding {
+            eip: *eip,
+            pod: claim.pod.to_string(),
+            pod_ip: claim.pod_ip,
+            node: claim.node.clone(),
+        });
+        self.bindings = bindings.collect();
+    }
+}
+
+/// The file as the running agent keeps it.
+#[derive(Debug)]
+pub struct StatusFile {
+    dir: PathBuf,
+    current: Status,
+    /// What the file holds, as far as we know.
+    written: Option<Status>,
+}
+
+impl StatusFile {
+    /// Takes over what an earlier agent of this node left in `dir`.
+    pub fn open(dir: &Path, node: &str) -> Self {
+        let written = read(dir);
+        let current = written.clone().filter(|status| status.node == node).unwrap_or_default();
+        Self { dir: dir.to_owned(), current: Status { node: node.to_owned(), ..current }, written }
+    }
+
+    /// EIP → pod address as last decided, cluster-wide: a worker's tables know of its own pods only.
+    pub fn held(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        self.current.bindings.iter().map(|binding| (binding.eip, binding.pod_ip)).collect()
+    }
+
+    /// Takes a decision over.
+    pub fn note(&mut self, decided: &Desired) {
+        self.current.note(decided);
+    }
+
+    /// Writes the file if it does not hold what was noted, and these problems. Returns whether it was written.
+    ///
+    /// # Errors
+    /// [`StatusError`]; the next call tries again.
+    pub fn publish(&mut self, problems: &[Problem]) -> Result<bool, StatusError> {
+        self.current.problems = problems.to_vec();
+        self.current.problems.sort();
+        self.current.problems.dedup();
+        let path = self.dir.join(FILE);
+        if self.written.as_ref() == Some(&self.current) && path.exists() {
+            return Ok(false);
+        }
+        self.written = None;
+        write(&path, &self.current)?;
+        self.written = Some(self.current.clone());
+        Ok(true)
+    }
+}
+
+/// What an agent, perhaps no longer running, left in `dir`. `None` when there is no such file, or it is not ours.
+pub fn read(dir: &Path) -> Option<Status> {
+    let status: Status = serde_json::from_slice(&fs::read(dir.join(FILE)).ok()?).ok()?;
+    Some(status).filter(|status| !status.node.is_empty())
+}
+
+/// Puts the whole file in place at once: a reader sees the old one or the new one.
+fn write(path: &Path, status: &Status) -> Result<(), StatusError> {
+    let failed = |source| StatusError::of("write", path)(source);
+    if let Some(dir) = path.parent() {
+        fs::create_dir_all(dir).map_err(failed)?;
+    }
+    let mut text = serde_json::to_vec_pretty(status).map_err(|error| failed(error.into()))?;
+    text.push(b'\n');
+    let temporary = path.with_extension("tmp");
+    fs::write(&temporary, text).map_err(failed)?;
+    fs::rename(&temporary, path).map_err(failed)
+}
+
+/// Removes the file, and the directory when nothing else is in it. Returns whether there was one.
+///
+/// # Errors
+/// [`StatusError`].
+pub fn remove(dir: &Path) -> Result<bool, StatusError> {
+    let path = dir.join(FILE);
+    let removed = match fs::remove_file(&path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => false,
+        Err(error) => return Err(StatusError::of("remove", &path)(error)),
+    };
+    if removed {
+        // Not empty, or a mount: it stays.
+        let _in_use = fs::remove_dir(dir);
+    }
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests;
