@@ -22,6 +22,8 @@ use crate::{LabConfig, process::Process, state::State, tool};
 pub const AGENT_VARIABLE: &str = "EIP_GATEWAY_AGENT";
 /// Variable that tells `gateway-agent` where its pins are.
 pub const PIN_PATH_VARIABLE: &str = "EIP_GATEWAY_PIN_PATH";
+/// Variable that tells `gateway-agent` where its status file is.
+pub const STATE_DIR_VARIABLE: &str = "EIP_GATEWAY_STATE_DIR";
 /// What an agent logs once everything desired has been applied for the first time.
 const IN_SYNC: &str = "in sync";
 /// How long that may take.
@@ -71,6 +73,7 @@ pub(crate) fn start(state: &State, binary: &Path, prefix: &str, node: &'static s
         .args(["run", "--node", node, "--source", "dir", "--dir"])
         .arg(state.manifests())
         .env(PIN_PATH_VARIABLE, state.pin_dir(node))
+        .env(STATE_DIR_VARIABLE, state.status_dir(node))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log);
@@ -115,7 +118,8 @@ pub(crate) fn teardown(state: &State, binary: &Path, prefix: &str, node: &str) {
         .args(["5", "nsenter", &format!("--net=/run/netns/{prefix}{node}")])
         .arg(binary)
         .arg("teardown")
-        .env(PIN_PATH_VARIABLE, state.pin_dir(node));
+        .env(PIN_PATH_VARIABLE, state.pin_dir(node))
+        .env(STATE_DIR_VARIABLE, state.status_dir(node));
     if let Err(error) = tool::run(&mut command, "") {
         eprintln!("warning: {node}: {error:#}");
     }

@@ -14,7 +14,7 @@ use nix::{sys::signal::Signal, unistd::Uid};
 use serde_json::Value;
 
 use crate::{
-    INVALID_DROPS, LabConfig, PIN_PATH_VARIABLE, Status,
+    INVALID_DROPS, LabConfig, PIN_PATH_VARIABLE, STATE_DIR_VARIABLE, Status,
     agent::{self, Started},
     config, down, firewall,
     job::Job,
@@ -100,7 +100,7 @@ impl Lab {
         Ok(format!("{}{name}", self.config.prefix))
     }
 
-    /// A command that will run in a namespace; on a node, `gateway-agent` in it finds that node's pins.
+    /// A command that will run in a namespace; on a node, `gateway-agent` in it finds that node's pins and status.
     pub fn command<S: AsRef<str>>(&self, name: &str, words: &[S]) -> Result<Command> {
         let (program, args) = words.split_first().context("give the command to run")?;
         let mut command = tool::in_netns(&self.netns(name)?, program.as_ref());
@@ -108,6 +108,7 @@ impl Lab {
         let node = Pod::named(name).map_or(name, |pod| pod.node);
         if Node::named(node).is_some() {
             command.env(PIN_PATH_VARIABLE, self.pin_dir(node));
+            command.env(STATE_DIR_VARIABLE, self.status_dir(node));
         }
         Ok(command)
     }
@@ -184,9 +185,19 @@ impl Lab {
         fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
     }
 
+    /// The folder of everything this lab keeps; it goes when the lab is taken down.
+    pub fn dir(&self) -> &Path {
+        self.state.dir()
+    }
+
     /// Where the agent of a node pins maps and links.
     pub fn pin_dir(&self, node: &str) -> PathBuf {
         self.state.pin_dir(node)
+    }
+
+    /// Where the agent of a node keeps its status file.
+    pub fn status_dir(&self, node: &str) -> PathBuf {
+        self.state.status_dir(node)
     }
 
     /// Packets that a node's forward chain dropped because conntrack called them INVALID.

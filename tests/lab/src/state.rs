@@ -58,6 +58,11 @@ impl State {
         Path::new(PINS).join(format!("{}{node}", self.prefix))
     }
 
+    /// Where the agent of that node keeps its status file; the agent makes it.
+    pub(crate) fn status_dir(&self, node: &str) -> PathBuf {
+        self.dir.join("status").join(node)
+    }
+
     pub(crate) fn exists(&self) -> bool {
         self.dir.exists()
     }

@@ -89,6 +89,8 @@ pub struct Agent {
     pub pid: Option<i32>,
     /// Where it pins maps and links.
     pub pin_dir: PathBuf,
+    /// Where it keeps its status file.
+    pub status_dir: PathBuf,
     /// Its log.
     pub log: PathBuf,
 }
@@ -180,6 +182,7 @@ pub(crate) fn agents(state: &State) -> Vec<Agent> {
         node: node.name.to_owned(),
         pid: state.agent(node.name).map(|process| process.pid),
         pin_dir: state.pin_dir(node.name),
+        status_dir: state.status_dir(node.name),
         log: state.log(node.name),
     };
     plan::NODES.iter().map(agent).collect()
