@@ -319,7 +319,8 @@ async fn still_there(ebpf: &Ebpf, handle: &Handle, hook: Hook, held: &Attached) 
     let Some(id) = program.map(|info| info.id()) else { return false };
     match held.mode {
         Mode::Native | Mode::Generic => xdp::programs(handle, held.ifindex).await.ids.contains(&id),
-        Mode::Tcx => tc::programs(&held.nic, hook).contains(&id),
+        // Attaching anew on mere suspicion would leave a gap each time.
+        Mode::Tcx => tc::programs(&held.nic, hook).is_none_or(|programs| programs.contains(&id)),
         Mode::TwinOnly => true,
         // Netlink filters are not listed here; they go with the NIC, and a new NIC has another ifindex.
         Mode::Clsact => true,

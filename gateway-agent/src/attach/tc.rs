@@ -24,16 +24,23 @@ fn side(hook: Hook) -> TcAttachType {
     }
 }
 
-/// Ids of the tcx programs of a NIC on the hook's side; none where the kernel has no tcx.
-pub(super) fn programs(nic: &str, hook: Hook) -> Vec<u32> {
-    SchedClassifier::query_tcx(nic, side(hook))
-        .map(|(_, programs)| programs.iter().map(aya::programs::ProgramInfo::id).collect())
-        .unwrap_or_default()
+/// Ids of the tcx programs of a NIC on the hook's side; none where the kernel has no tcx, `None` where it does not
+/// tell: looking programs up by their ids takes CAP_SYS_ADMIN.
+pub(super) fn programs(nic: &str, hook: Hook) -> Option<Vec<u32>> {
+    match SchedClassifier::query_tcx(nic, side(hook)) {
+        Ok((_, programs)) => Some(programs.iter().map(aya::programs::ProgramInfo::id).collect()),
+        Err(ProgramError::SyscallError(error))
+            if error.io_error.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            None
+        }
+        Err(_) => Some(Vec::new()),
+    }
 }
 
 /// Takes over the pinned link, or attaches anew.
 pub(super) fn attach(program: &mut SchedClassifier, place: &Place<'_>) -> Result<Done, AttachError> {
-    if let Some(link) = place.pinned(&programs(place.nic, place.hook))? {
+    if let Some(link) = place.pinned(&programs(place.nic, place.hook).unwrap_or_default())? {
         match adopt(program, place, link) {
             Ok(()) => return Ok(Done { mode: Mode::Tcx, adopted: true }),
             Err(error) => {
