@@ -3,7 +3,8 @@
 //! ```text
 //!  outside ──── client ──[ext]── gw1:enp8s0
 //!                                gw1:eth0 ──[underlay]── worker1:eth0
-//!                                                └────── worker2:eth0
+//!                                                ├────── worker2:eth0
+//!                                                └────── apiserver:eth0
 //!  gw1:cni0 ── pod0a     worker1:cni0 ── pod1a, pod1b     worker2:cni0 ── pod2a, pod2b
 //! ```
 //!
@@ -49,6 +50,10 @@ pub const SERVICE_CIDR: &str = "10.96.0.0/12";
 pub const UNDERLAY_CIDR: &str = "172.18.0.0/24";
 /// The namespace that plays both switches.
 pub const SWITCH: &str = "switch";
+/// A namespace on the underlay for the cluster's API server; nothing runs in it unless a test starts it.
+pub const API_SERVER: &str = "apiserver";
+/// Its address.
+pub const API_SERVER_IP: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 10);
 
 /// A node of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -122,7 +127,7 @@ impl Pod {
 
 /// Every namespace of a lab, without the prefix, in the order they are made.
 pub fn namespaces() -> Vec<&'static str> {
-    let mut names = vec![SWITCH, "client", "outside"];
+    let mut names = vec![SWITCH, "client", "outside", API_SERVER];
     names.extend(NODES.iter().map(|node| node.name));
     names.extend(PODS.iter().map(|pod| pod.name));
     names
@@ -263,6 +268,11 @@ fn links(config: &LabConfig) -> Vec<Link> {
             config,
             host("gw1", EXTERNAL_NIC, enp8s0, Kind::Nic, false),
             port("gw1-enp8s0", enp8s0, "ext", Kind::Port),
+        ),
+        wire(
+            config,
+            host(API_SERVER, PRIMARY_NIC, API_SERVER_IP, Kind::Plain, true),
+            port(API_SERVER, API_SERVER_IP, "underlay", Kind::Plain),
         ),
     ];
     links.extend(NODES.iter().map(|node| {
