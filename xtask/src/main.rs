@@ -6,6 +6,7 @@ use clap::{Parser, Subcommand};
 
 mod build;
 mod demo;
+mod kube;
 mod lab;
 mod screen;
 mod setup;

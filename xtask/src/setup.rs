@@ -9,10 +9,11 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 use nix::unistd::Uid;
 
 use crate::{
-    screen,
+    kube, screen,
     toolchain::{self, BpfRustc, LINKER_VERSION, RUSTC_REMEDY},
     workspace,
 };
@@ -22,11 +23,21 @@ use crate::{
 #[command(after_help = "\
 Examples:
   cargo xtask setup             install what is missing (Debian and its relatives, as root)
+  cargo xtask setup kube        build the Kubernetes programs of the tests, once (needs Go)
   cargo xtask setup --check     only say what is missing; exit code 1 when something is")]
 pub(crate) struct Args {
+    /// Something that only some tests need, instead.
+    part: Option<Part>,
     /// Report and change nothing.
     #[arg(long)]
     check: bool,
+}
+
+/// What is set up only when asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// kube-apiserver, its controllers, kubectl and kwok, built from source into the user's cache.
+    Kube,
 }
 
 /// Programs we call, and the Debian package each is in.
@@ -110,6 +121,9 @@ impl Missing {
 
 /// Carries the verb out.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.part == Some(Part::Kube) {
+        return kube::run(args.check);
+    }
     let missing = Missing::find();
     if missing.nothing() {
         screen::good("everything needed is installed");

@@ -12,9 +12,9 @@ use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
 use nix::unistd::Uid;
 
-use crate::{build, screen, setup, toolchain::BpfRustc, workspace};
+use crate::{build, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, API server.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +47,8 @@ enum Section {
     Properties,
     /// End to end in the lab.
     Lab,
+    /// A real Kubernetes API server in the lab.
+    Kube,
 }
 
 enum Outcome {
@@ -68,13 +70,14 @@ impl Section {
             Self::Rows => "packet rows on three engines",
             Self::Properties => "properties",
             Self::Lab => "lab tests",
+            Self::Kube => "API server",
         }
     }
 
     /// Whether it compiles or runs what `build` makes.
     fn needs_build(self) -> bool {
         match self {
-            Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny => false,
+            Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny | Self::Kube => false,
             Self::Clippy | Self::Unit | Self::Rows | Self::Properties | Self::Lab => true,
         }
     }
@@ -105,6 +108,8 @@ impl Section {
                 "--",
                 "--test-threads=1",
             ]),
+            Self::Kube => kube::ensure()
+                .and_then(|()| cargo(&["test", "--package=gateway-apiserver", "--", "--test-threads=1"])),
         }?;
         Ok(Outcome::Passed)
     }

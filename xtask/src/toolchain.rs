@@ -104,11 +104,7 @@ impl BpfRustc {
 
 /// Where this version of bpf-linker may be: the user's cache, outside any checkout, else the target folder.
 fn linker_roots() -> Vec<PathBuf> {
-    let cache = env::var_os("XDG_CACHE_HOME")
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
-    let folders = cache.map(|cache| cache.join("eip-gateway")).into_iter().chain([workspace::target()]);
+    let folders = workspace::cache().into_iter().chain([workspace::target()]);
     folders.map(|folder| folder.join(format!("tools/bpf-linker-{LINKER_VERSION}"))).collect()
 }
 

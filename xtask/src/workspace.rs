@@ -20,6 +20,13 @@ pub(crate) fn target() -> PathBuf {
     env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), |dir| root().join(dir))
 }
 
+/// Where things are kept that take long to build and are the same in every checkout.
+pub(crate) fn cache() -> Option<PathBuf> {
+    let chosen = env::var_os("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let cache = chosen.or_else(|| env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    cache.map(|cache| cache.join("eip-gateway"))
+}
+
 /// The agent that `cargo xtask build` makes.
 pub(crate) fn agent() -> PathBuf {
     target().join("release/gateway-agent")
