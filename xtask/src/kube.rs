@@ -239,8 +239,10 @@ fn go_version(go_mod: &str) -> Result<String> {
     Ok(found)
 }
 
+/// Of `1.27rc1` 1 and 27.
 fn numbers(version: &str) -> Vec<u32> {
-    version.split('.').map(|part| part.parse().unwrap_or(0)).collect()
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>();
+    version.split('.').map(|part| digits(part).parse().unwrap_or(0)).collect()
 }
 
 /// One line for each program, as `cksum` prints it. It tells damage, and reads 400 MB in a tenth of a second.

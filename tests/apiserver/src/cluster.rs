@@ -114,8 +114,10 @@ impl Cluster {
         let mut running = self.running();
         ensure!(running.api_server.is_none(), "the API server runs already: stop it first");
         let program = self.programs.path("kube-apiserver");
-        let service = running.api_server.insert(self.service(&program, &components::api_server(&self.pki))?);
-        service.wait_until(READY, |_| self.healthy("/readyz", None))
+        let mut service = self.service(&program, &components::api_server(&self.pki))?;
+        service.wait_until(READY, |_| self.healthy("/readyz", None))?;
+        running.api_server = Some(service);
+        Ok(())
     }
 
     /// Ends the API server as a shutdown of its machine would; etcd keeps running and keeps the data. Controllers

@@ -37,6 +37,9 @@ pub(crate) fn etcd(data: &Path) -> Vec<String> {
         flag("log-outputs", "stderr"),
         // The data of a test need not survive the machine.
         "--unsafe-no-fsync".to_owned(),
+        // The only member waits one election timeout for others before it serves; the default is a second.
+        flag("heartbeat-interval", 20),
+        flag("election-timeout", 200),
     ]
 }
 

@@ -35,7 +35,7 @@ impl Programs {
         let cache = cache().context("neither $XDG_CACHE_HOME nor $HOME is set: set one of them")?;
         let dir = newest_of_ours(&cache).with_context(|| {
             format!(
-                "no Kubernetes programs for this checkout in {}: run `cargo xtask setup kube` (once, about five \
+                "no Kubernetes programs for this checkout in {}: run `cargo xtask setup kube` (once, about six \
                  minutes)",
                 cache.display()
             )

@@ -19,7 +19,7 @@ use nix::{
 /// How long a program may take to end when asked to.
 const GRACE: Duration = Duration::from_secs(10);
 /// How often something awaited is looked at.
-const TICK: Duration = Duration::from_millis(20);
+const TICK: Duration = Duration::from_millis(50);
 
 /// A running program. Dropping it kills it.
 #[derive(Debug)]
