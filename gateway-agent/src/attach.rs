@@ -2,7 +2,7 @@
 //!
 //! Each link is pinned as `link_<program>`, so the data path outlives the agent; the next agent puts its program into
 //! the same link, atomically. A hook whose NIC was re-created gets a new link. XDP is native where the driver can,
-//! else generic, else the TC twin does the work alone. TC programs use tcx links (Linux 6.6), before that clsact.
+//! else the TC twin does the work alone. TC programs use tcx links (Linux 6.6), before that clsact.
 
 mod tc;
 mod xdp;
@@ -108,8 +108,6 @@ pub enum AttachError {
 pub enum Mode {
     /// XDP in the driver.
     Native,
-    /// XDP in the kernel's generic code.
-    Generic,
     /// No XDP: the TC twin alone.
     TwinOnly,
     /// A tcx link.
@@ -123,7 +121,6 @@ impl Mode {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Native => "native",
-            Self::Generic => "generic",
             Self::TwinOnly => "none",
             Self::Tcx => "tcx",
             Self::Clsact => "clsact",
@@ -186,23 +183,17 @@ impl Attachments {
 
     /// Where XDP is not native: by hook in a stable order.
     pub fn warnings(&self) -> Vec<Problem> {
-        let fallbacks = self.held.iter().filter_map(|(hook, attached)| {
-            let (message, remedy) = match attached.mode {
-                Mode::Generic => {
-                    ("native XDP is refused by its driver, generic XDP is used", "expect less throughput")
-                }
-                Mode::TwinOnly => {
-                    ("XDP is refused, the TC program does the work alone", "expect much less throughput")
-                }
-                Mode::Native | Mode::Tcx | Mode::Clsact => return None,
-            };
-            Some(Problem {
+        let fallbacks = self.held.iter().filter_map(|(hook, attached)| match attached.mode {
+            Mode::TwinOnly => Some(Problem {
                 kind: Kind::Warning,
                 object: format!("NIC {}", attached.nic),
                 field: hook.program().to_owned(),
-                message: message.to_owned(),
-                remedy: format!("{remedy}, or use a NIC and an MTU with native XDP"),
-            })
+                message: "native XDP is refused, the TC program does the work alone".to_owned(),
+                remedy: "expect less throughput, or use a NIC and an MTU with native XDP; `bpftool net` shows whether \
+                         another program sits there"
+                    .to_owned(),
+            }),
+            Mode::Native | Mode::Tcx | Mode::Clsact => None,
         });
         fallbacks.collect()
     }
@@ -318,7 +309,7 @@ async fn still_there(ebpf: &Ebpf, handle: &Handle, hook: Hook, held: &Attached) 
     let program = ebpf.program(hook.program()).and_then(|program| program.info().ok());
     let Some(id) = program.map(|info| info.id()) else { return false };
     match held.mode {
-        Mode::Native | Mode::Generic => xdp::programs(handle, held.ifindex).await.ids.contains(&id),
+        Mode::Native => xdp::programs(handle, held.ifindex).await.contains(&id),
         // Attaching anew on mere suspicion would leave a gap each time.
         Mode::Tcx => tc::programs(&held.nic, hook).is_none_or(|programs| programs.contains(&id)),
         Mode::TwinOnly => true,

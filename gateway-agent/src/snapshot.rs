@@ -125,6 +125,8 @@ pub struct Link {
     pub up: bool,
     /// Up, and with something at the other end of the cable.
     pub carrier: bool,
+    /// Takes frames that XDP redirects to it.
+    pub redirect_target: bool,
     /// For a macvlan: the ifindex of the link below.
     pub parent: Option<u32>,
     /// Its IPv4 addresses.

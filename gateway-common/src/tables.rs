@@ -192,6 +192,11 @@ pub const VTEP_RESOLVED: u32 = 1;
 pub const VTEP_GATEWAY: u32 = 2;
 /// `Config::flags`: this node owns the external network: it answers ARP and has the router port.
 pub const CONFIG_OWNER: u32 = 1;
+/// `Config::flags`: XDP may redirect to the external NIC. Without it the kernel would drop what native XDP sends there
+/// (no `ndo_xdp_xmit`), so the TC twin sends it.
+pub const CONFIG_XDP_TO_EXTERNAL: u32 = 2;
+/// `Config::flags`: XDP may redirect to the underlay NIC.
+pub const CONFIG_XDP_TO_UNDERLAY: u32 = 4;
 
 impl Eip {
     /// The pod's node, `None` for this one.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables::{
-    CONFIG_OWNER, Config, Eip, EipKey, Neighbor, NeighborKey, Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
+    CONFIG_OWNER, CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, Neighbor, NeighborKey,
+    Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.
@@ -81,7 +82,7 @@ const LOCAL: [u8; 4] = [0; 4];
 fn config(local_vtep: [u8; 4], flags: u32) -> Config {
     Config {
         abi: ABI_VERSION,
-        flags,
+        flags: flags | CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_TO_UNDERLAY,
         external_ifindex: EXTERNAL,
         router_port_ifindex: ROUTER_PORT,
         underlay_ifindex: UNDERLAY,

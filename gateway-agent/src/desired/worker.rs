@@ -51,6 +51,7 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     let external = config.external_gateway;
     datapath.config = tables::Config {
         abi: gateway_common::ABI_VERSION,
+        flags: if link.redirect_target { tables::CONFIG_XDP_TO_UNDERLAY } else { 0 },
         underlay_ifindex: link.ifindex,
         vni: config.geneve_vni,
         tunnel_mtu: tunnel_mtu(link),

@@ -4,6 +4,7 @@
 //! anew by [`Watch::refresh`]. When the kernel reports that notifications were lost, everything is dumped anew.
 
 mod dump;
+mod features;
 mod message;
 
 use std::collections::BTreeSet;

@@ -3,13 +3,13 @@
 use gateway_common::addr::Mac;
 use gateway_common::csum::{Sum, pseudo_header};
 use gateway_common::flow;
-use gateway_common::tables::{Config, VTEP_RESOLVED, Vtep};
+use gateway_common::tables::{CONFIG_XDP_TO_UNDERLAY, Config, VTEP_RESOLVED, Vtep};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::{self, INNER_IP, OVERHEAD};
 use gateway_common::wire::{eth, ipv4, l4};
 
 use super::packet::Packet;
-use super::{Action, Env, Exit, Frame, Outcome, Room, Step};
+use super::{Action, Env, Exit, Frame, Outcome, Room, Step, can_send};
 
 /// TTL of the outer header, as the kernel and OVS set it.
 const OUTER_TTL: u8 = 64;
@@ -40,6 +40,7 @@ pub(super) struct Tunnel {
 /// changed, since XDP passes the untouched packet on.
 #[inline(always)]
 pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) -> Step<Hop> {
+    can_send::<F>(config, CONFIG_XDP_TO_UNDERLAY)?;
     let (outer, exit) = match env.vtep(vtep) {
         Some(Vtep { ifindex, flags, source_mac, destination_mac }) if flags & VTEP_RESOLVED != 0 => (
             eth::Header {

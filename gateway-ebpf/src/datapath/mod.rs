@@ -126,6 +126,16 @@ fn decide<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Step<Outcome>
     }
 }
 
+/// Refuses to go on where XDP cannot send by a NIC (`flag` is clear): the TC twin can. Called before anything is changed.
+#[inline(always)]
+fn can_send<F: Frame>(config: &Config, flag: u32) -> Step<()> {
+    if F::KERNEL_RESOLVES || config.flags & flag != 0 {
+        Ok(())
+    } else {
+        Err(Outcome::pass(Verdict::PassToTwin))
+    }
+}
+
 /// Whether `addr` lies in the external subnet.
 #[inline(always)]
 fn on_external_link(config: &Config, addr: [u8; 4]) -> bool {

@@ -1,7 +1,7 @@
 //! Frames arriving on the underlay NIC: Geneve from the workers (on a gateway) and from gateways (on a worker).
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{Config, Eip, Pod, VTEP_GATEWAY};
+use gateway_common::tables::{CONFIG_XDP_TO_EXTERNAL, Config, Eip, Pod, VTEP_GATEWAY};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
@@ -9,7 +9,7 @@ use gateway_common::wire::icmp::RouterError;
 use super::geneve::{self, Hop, Tunnelled};
 use super::nat::{self, Rewrite};
 use super::packet;
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, icmp, on_external_link, pmtu};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, icmp, on_external_link, pmtu};
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
 #[inline(always)]
@@ -81,6 +81,7 @@ fn to_external<F: Frame, E: Env>(
         let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
         return error_to_pod(frame, env, config, tunnelled, error);
     }
+    can_send::<F>(config, CONFIG_XDP_TO_EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
     let next_hop = if on_external_link(config, destination) { destination } else { config.physical_gateway };
     let (mac, exit) = match env.neighbor(next_hop) {

@@ -3,6 +3,7 @@
 use etherparse::{EtherType, Icmpv4Type, TcpOptionElement, icmpv4};
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::Mac;
+use gateway_common::tables::CONFIG_XDP_TO_UNDERLAY;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::arp;
 use gateway_ebpf::datapath::{Exit, Hook};
@@ -104,6 +105,13 @@ fn to_worker(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec
         .counts_in(SLOT1, counted)
 }
 
+/// The gateway's tables without a flag of `config`.
+pub(super) fn without(flag: u32) -> Tables {
+    let mut tables = gateway();
+    tables.config.flags &= !flag;
+    tables
+}
+
 fn to_worker_rows() -> Vec<Row> {
     let udp = || pair(|ip| ip.udp(40_000, 53, b"query"));
     let unresolved = |kind| {
@@ -150,6 +158,18 @@ fn to_worker_rows() -> Vec<Row> {
         }),
         local.counts_in(SLOT0, 14 + local_in.len()),
         Row { name: "next hop unknown: XDP passes the untouched packet", ..unresolved(Kind::Xdp) },
+        Row {
+            name: "a NIC that takes no frames from XDP: left to TC",
+            tables: without(CONFIG_XDP_TO_UNDERLAY),
+            verdict: Verdict::PassToTwin,
+            ..unresolved(Kind::Xdp)
+        },
+        Row {
+            name: "a NIC that takes no frames from XDP: TC sends",
+            tables: without(CONFIG_XDP_TO_UNDERLAY),
+            ..to_worker("", &to_worker1(), udp())
+        }
+        .only(Kind::Tc),
         Row { name: "next hop unknown: TC lets the kernel resolve it", ..unresolved(Kind::Tc) },
     ]
 }

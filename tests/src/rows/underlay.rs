@@ -2,9 +2,11 @@
 
 use etherparse::{EtherType, Icmpv4Type, TcpOptionElement};
 use gateway_common::addr::Mac;
+use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 
+use super::external::without;
 use super::{Row, inject, redirect, redirect_neighbor};
 use crate::engines::Kind;
 use crate::fixture::{
@@ -94,6 +96,14 @@ fn to_external_rows() -> Vec<Row> {
             unresolved_gateway(),
             from_worker1().carry(&outward(CLIENT, udp).0),
             Verdict::PassUnresolved,
+        )
+        .only(Kind::Xdp),
+        Row::pass(
+            "an external NIC that takes no frames from XDP: left to TC",
+            HOOK,
+            without(CONFIG_XDP_TO_EXTERNAL),
+            from_worker1().carry(&outward(CLIENT, udp).0),
+            Verdict::PassToTwin,
         )
         .only(Kind::Xdp),
     ]

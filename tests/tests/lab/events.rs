@@ -22,6 +22,14 @@ fn within_a_second(lab: &Lab, address: &str) -> Result<()> {
     reaches(lab, "client", address, 3).map(drop)
 }
 
+/// The file name of the manifest that has `part` in its name.
+pub(crate) fn manifest(lab: &Lab, part: &str) -> Result<String> {
+    let names = std::fs::read_dir(lab.manifests())?
+        .filter_map(Result::ok)
+        .map(|entry| entry.file_name().to_string_lossy().into_owned());
+    names.into_iter().find(|name| name.contains(part)).ok_or_else(|| anyhow::anyhow!("a manifest of {part}"))
+}
+
 /// Whether anybody on the external network answers ARP for an address.
 fn arp_answered(lab: &Lab, address: &str) -> Result<bool> {
     Ok(lab.exec("client", &["arping", "-q", "-c1", "-w1", "-I", "eth0", address])?.status.success())
@@ -100,11 +108,7 @@ fn bad_files_do_not_disturb_what_runs() -> Result<()> {
     )?;
     says(&lab, &["bad-address.yaml", "status.podIP", "10.244.1.999"])?;
     // A file that held a pod turns bad: the pod stays as it was.
-    let pod_file = std::fs::read_dir(lab.manifests())?
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.contains("pod1a"))
-        .ok_or_else(|| anyhow::anyhow!("a manifest of pod1a"))?;
+    let pod_file = manifest(&lab, "pod1a")?;
     lab.write_manifest(&pod_file, "kind: Pod\nmetadata: {{{\n")?;
     says(&lab, &[&pod_file])?;
     pings.wait(Duration::from_secs(15))?;
@@ -117,11 +121,7 @@ fn bad_files_do_not_disturb_what_runs() -> Result<()> {
 #[test]
 fn the_config_map_is_live_and_a_bad_edit_changes_nothing() -> Result<()> {
     let lab = scene("e5-", 9000)?;
-    let file = std::fs::read_dir(lab.manifests())?
-        .filter_map(Result::ok)
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .find(|name| name.contains("config"))
-        .ok_or_else(|| anyhow::anyhow!("a manifest of the ConfigMap"))?;
+    let file = manifest(&lab, "config")?;
     let good = std::fs::read_to_string(lab.manifests().join(&file))?;
     ensure!(good.contains("192.168.100.254/24"), "{good}");
 

@@ -3,6 +3,7 @@
 
 mod capture;
 mod events;
+mod fallback;
 mod forged;
 mod ovs;
 mod policy;

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use gateway_lab::{Lab, Signal};
 
 use crate::scene::{EIP1, NODES, does_not_reach, eventually, holds, parse_ping, reaches, scene};
+use crate::transfer::Payload;
 
 /// The programs at the hooks of a node, by id: what a replacement changes.
 fn programs(lab: &Lab, node: &str) -> Result<String> {
@@ -19,12 +20,14 @@ fn kill_and_replace_every_agent_without_loss() -> Result<()> {
     let receive = "socat -d -d -u TCP-LISTEN:7000,reuseaddr - | sha256sum";
     let mut receiver = lab.spawn("pod1a", &["sh", "-c", receive])?;
     receiver.wait_for("listening on", Duration::from_secs(3))?;
-    // 40 chunks over 6 seconds, each hashed on both sides.
+    // 40 chunks over at least 6 seconds.
+    let payload = Payload::new(40 * 4_000_000)?;
     let send = format!(
-        "for i in $(seq 40); do head -c 4000000 /dev/urandom; sleep 0.15; done | tee /dev/fd/3 3>&1 >/dev/null \
-         | socat -u - TCP:{EIP1}:7000"
+        "set -o pipefail; for i in $(seq 0 39); do dd if={} bs=4000000 skip=$i count=1 status=none; sleep 0.15; done \
+         | socat -u - TCP:{EIP1}:7000",
+        payload.file.display()
     );
-    let mut sender = lab.spawn("client", &["bash", "-c", &format!("set -o pipefail; {send}")])?;
+    let mut sender = lab.spawn("client", &["bash", "-c", &send])?;
     std::thread::sleep(Duration::from_millis(500));
     for node in NODES {
         lab.kill_agent(node, Signal::SIGKILL)?;
@@ -42,7 +45,7 @@ fn kill_and_replace_every_agent_without_loss() -> Result<()> {
     }
     ensure!(sender.wait(Duration::from_secs(30))?.success(), "the transfer ended well: {}", sender.stderr());
     receiver.wait(Duration::from_secs(10))?;
-    ensure!(receiver.stdout().len() > 64, "a hash: {}", receiver.stdout());
+    ensure!(receiver.stdout() == payload.hash, "what arrived is not what was sent");
     pings.wait(Duration::from_secs(15))?;
     let pings = parse_ping(pings.stdout())?;
     ensure!(

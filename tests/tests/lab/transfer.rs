@@ -13,13 +13,14 @@ use crate::scene::{CLIENT, EIP1, ping, reaches, scene, verdict, who_am_i};
 const GIB: u64 = 1 << 30;
 
 /// Random bytes in a file, deleted on drop.
-struct Payload {
-    file: PathBuf,
-    hash: String,
+pub(crate) struct Payload {
+    pub(crate) file: PathBuf,
+    /// As `sha256sum` prints it of its standard input.
+    pub(crate) hash: String,
 }
 
 impl Payload {
-    fn new(bytes: u64) -> Result<Self> {
+    pub(crate) fn new(bytes: u64) -> Result<Self> {
         let file = std::env::temp_dir().join(format!("eip-gateway-{}-{bytes}.bin", std::process::id()));
         let path = file.to_str().context("a UTF-8 path")?;
         shell(&format!("head -c {bytes} /dev/urandom > {path}"))?;

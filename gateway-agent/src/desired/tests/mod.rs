@@ -39,6 +39,7 @@ fn link(ifindex: u32, mtu: u32, addresses: &[&str]) -> Link {
         mtu,
         up: true,
         carrier: true,
+        redirect_target: false,
         parent: None,
         addresses: addresses.iter().map(|text| prefix(text)).collect(),
     }

@@ -9,6 +9,7 @@ use netlink_packet_route::route::RouteMessage;
 use rtnetlink::{Handle, RouteMessageBuilder};
 
 use super::HostError;
+use super::features;
 use super::message::{self, Neighbor};
 use crate::snapshot::{Link, RouteTo};
 
@@ -29,6 +30,13 @@ pub async fn links(handle: &Handle) -> Result<BTreeMap<String, Link>, HostError>
         .try_collect()
         .await
         .map_err(failed("links"))?;
+    let candidates: Vec<_> =
+        links.values().filter(|link| link.redirect_target).map(|link| link.ifindex).collect();
+    if let Some(targets) = features::redirect_targets(&candidates).await {
+        for link in links.values_mut() {
+            link.redirect_target = targets.contains(&link.ifindex);
+        }
+    }
     let names: BTreeMap<u32, String> =
         links.iter().map(|(name, link)| (link.ifindex, name.clone())).collect();
     let addresses: Vec<_> = handle

@@ -73,6 +73,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
         ifindex: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        // A NIC or a veth may, a device made of others does not; the kernel is asked about the former.
+        redirect_target: true,
         ..Link::default()
     };
     let (mut name, mut below, mut macvlan) = (None, None, false);
@@ -87,6 +89,7 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
             below = Some(*ifindex);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             macvlan = infos.contains(&LinkInfo::Kind(InfoKind::MacVlan));
+            link.redirect_target = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
         }
     }
     link.parent = below.filter(|_| macvlan);

@@ -1,0 +1,108 @@
+//! Which NICs take frames from XDP: the kernel's netdev family of generic netlink
+//! (Documentation/netlink/specs/netdev.yaml, Linux ≥ 6.3).
+
+use std::collections::BTreeSet;
+
+use futures_util::TryStreamExt;
+use genetlink::{GenetlinkHandle, new_connection};
+use netlink_packet_core::{
+    DecodeError, DefaultNla, Emitable, NLM_F_REQUEST, NetlinkMessage, NetlinkPayload, NlaBuffer,
+    NlasIterator, ParseableParametrized,
+};
+use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
+
+/// `NETDEV_CMD_DEV_GET`.
+const DEV_GET: u8 = 1;
+/// `NETDEV_A_DEV_IFINDEX`: u32.
+const IFINDEX: u16 = 1;
+/// `NETDEV_A_DEV_XDP_FEATURES`: u64 of `NETDEV_XDP_ACT_*`.
+const XDP_FEATURES: u16 = 3;
+/// `NETDEV_XDP_ACT_NDO_XMIT`: the driver sends frames that XDP redirects to it.
+const NDO_XMIT: u64 = 4;
+
+/// Asks the kernel which of `candidates` (ifindexes) take frames from XDP; `None` where it does not tell (before 6.3).
+///
+/// One by one: the kernel's dump of this family does not mark its messages as parts of one answer.
+pub(super) async fn redirect_targets(candidates: &[u32]) -> Option<BTreeSet<u32>> {
+    let (connection, mut handle, _messages) = new_connection().ok()?;
+    let connection = tokio::spawn(connection);
+    let mut targets = BTreeSet::new();
+    let mut told = false;
+    for &ifindex in candidates {
+        if let Some(features) = features(&mut handle, ifindex).await {
+            told = true;
+            targets.extend((features & NDO_XMIT != 0).then_some(ifindex));
+        }
+    }
+    connection.abort();
+    told.then_some(targets)
+}
+
+async fn features(handle: &mut GenetlinkHandle, ifindex: u32) -> Option<u64> {
+    let mut request = NetlinkMessage::from(GenlMessage::from_payload(Device { ifindex, xdp_features: 0 }));
+    request.header.flags = NLM_F_REQUEST;
+    let mut answers = handle.request(request).await.ok()?;
+    let answer = answers.try_next().await.ok()??;
+    if let NetlinkPayload::InnerMessage(message) = answer.payload {
+        Some(message.payload.xdp_features)
+    } else {
+        None
+    }
+}
+
+/// A request about a device, or the answer.
+#[derive(Clone, Debug, Default)]
+struct Device {
+    ifindex: u32,
+    xdp_features: u64,
+}
+
+impl Device {
+    /// What a request says: the interface.
+    fn attribute(&self) -> DefaultNla {
+        DefaultNla::new(IFINDEX, self.ifindex.to_ne_bytes().to_vec())
+    }
+}
+
+impl GenlFamily for Device {
+    fn family_name() -> &'static str {
+        "netdev"
+    }
+
+    fn command(&self) -> u8 {
+        DEV_GET
+    }
+
+    fn version(&self) -> u8 {
+        1
+    }
+}
+
+impl Emitable for Device {
+    fn buffer_len(&self) -> usize {
+        self.attribute().buffer_len()
+    }
+
+    fn emit(&self, buffer: &mut [u8]) {
+        self.attribute().emit(buffer);
+    }
+}
+
+impl ParseableParametrized<[u8], GenlHeader> for Device {
+    fn parse_with_param(bytes: &[u8], _header: GenlHeader) -> Result<Self, DecodeError> {
+        let mut device = Self::default();
+        for attribute in NlasIterator::new(bytes) {
+            let attribute: NlaBuffer<&[u8]> = attribute?;
+            match (attribute.kind(), attribute.value()) {
+                (IFINDEX, value) => device.ifindex = u32::from_ne_bytes(sized(value)?),
+                (XDP_FEATURES, value) => device.xdp_features = u64::from_ne_bytes(sized(value)?),
+                _ => {}
+            }
+        }
+        Ok(device)
+    }
+}
+
+fn sized<const N: usize>(value: &[u8]) -> Result<[u8; N], DecodeError> {
+    value.try_into().map_err(|_| DecodeError::from(format!("{} bytes where {N} were expected", value.len())))
+}
