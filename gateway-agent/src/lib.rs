@@ -10,6 +10,7 @@ pub mod announce;
 pub mod apply;
 pub mod attach;
 pub mod cli;
+pub mod cluster;
 pub mod config;
 pub mod desired;
 pub mod inspect;
