@@ -30,6 +30,8 @@ fn replug<T>(lab: &Lab, nic: &str, change: impl FnOnce() -> Result<T>) -> Result
 
 fn works(lab: &Lab) -> Result<()> {
     eventually(Duration::from_secs(3), "the EIP answers", || Ok(reaches(lab, "client", EIP1, 1).is_ok()))?;
+    // The client asks anew, and is answered.
+    lab.read("client", &["ip", "neigh", "flush", "all"])?;
     reaches(lab, "client", EIP1, 5)?;
     reaches(lab, "client", "192.168.100.254", 2)?;
     reaches(lab, "pod1a", "203.0.113.10", 2)?;
@@ -43,7 +45,9 @@ fn says_so(lab: &Lab, nic: &str) -> Result<()> {
     let warned =
         |line: &str| line.contains("WARN") && line.contains(nic) && line.contains("TC program does the work");
     ensure!(log.lines().any(warned), "a warning names the NIC: {log}");
-    ensure!(verdict(lab, "gw1", "arp_reply")? > 0 && verdict(lab, "gw1", "to_worker")? > 0, "TC has worked");
+    for work in ["arp_reply", "to_worker"] {
+        ensure!(verdict(lab, "gw1", work)? > 0, "{work}: {}", crate::scene::show(lab, "gw1", "verdicts")?);
+    }
     Ok(())
 }
 

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use gateway_lab::Lab;
+use gateway_lab::{Lab, Signal};
 use serde_json::Value;
 
 use crate::capture::Capture;
-use crate::scene::{CLIENT, EIP1, ping, reaches, scene, verdict, who_am_i};
+use crate::scene::{CLIENT, EIP1, NODES, ping, reaches, scene, verdict, who_am_i};
 
 const GIB: u64 = 1 << 30;
 
@@ -152,25 +152,42 @@ fn path_mtu_is_told_to_both_sides() -> Result<()> {
     Ok(())
 }
 
+/// Every node starts from nothing: no tables, no neighbours in any kernel, ours or theirs.
+fn start_from_nothing(lab: &Lab) -> Result<()> {
+    let agent = lab.config().agent_binary.clone().context("a scene has an agent")?;
+    let agent = agent.to_str().context("a UTF-8 path")?;
+    for node in NODES {
+        lab.kill_agent(node, Signal::SIGTERM)?;
+        lab.read(node, &[agent, "teardown"])?;
+    }
+    for name in ["client", "outside", "gw1", "worker1", "worker2", "pod1a"] {
+        lab.read(name, &["ip", "neigh", "flush", "all"])?;
+    }
+    NODES.iter().try_for_each(|node| lab.start_agent(node))
+}
+
 #[test]
 fn the_first_packet_arrives() -> Result<()> {
     let lab = scene("t6-", 9000)?;
-    for round in 0..3 {
-        for node in ["client", "gw1", "worker1", "pod1a"] {
-            lab.read(node, &["ip", "neigh", "flush", "all"])?;
-        }
-        crate::scene::eventually(
-            Duration::from_secs(2),
-            "the gateway's copy of the neighbours is empty",
-            || Ok(crate::scene::show(&lab, "gw1", "neighbors")?.as_array().is_some_and(Vec::is_empty)),
-        )?;
-        let pings = ping(&lab, "client", &["-c1", EIP1])?;
-        ensure!(pings.received == 1, "round {round}, in: {}", pings.output);
-        for node in ["client", "gw1", "worker1", "pod1a"] {
-            lab.read(node, &["ip", "neigh", "flush", "all"])?;
-        }
-        let pings = ping(&lab, "pod1a", &["-c1", "203.0.113.10"])?;
-        ensure!(pings.received == 1, "round {round}, out: {}", pings.output);
+    for (from, to) in [("client", EIP1), ("pod1a", CLIENT), ("outside", EIP1), ("pod1a", "203.0.113.10")] {
+        let pings = ping(&lab, from, &["-c1", to])?;
+        ensure!(pings.received == 1, "the first packet from {from} to {to}: {}", pings.output);
+        start_from_nothing(&lab)?;
     }
+    // The next hops go while the tables stay, and no agent is there to notice.
+    for node in NODES {
+        lab.kill_agent(node, Signal::SIGKILL)?;
+    }
+    let map = lab.pin_dir("gw1").join("neighbors").display().to_string();
+    reaches(&lab, "client", EIP1, 1)?;
+    let client = ["192", "168", "100", "1"];
+    let _absent =
+        lab.exec("gw1", &[&["bpftool", "map", "delete", "pinned", &map, "key"], &client[..]].concat())?;
+    for name in ["gw1", "worker1"] {
+        lab.read(name, &["ip", "neigh", "flush", "all"])?;
+    }
+    let twin = verdict(&lab, "gw1", "pass_unresolved")?;
+    reaches(&lab, "client", EIP1, 1)?;
+    ensure!(verdict(&lab, "gw1", "pass_unresolved")? > twin, "by way of the TC twin");
     Ok(())
 }
