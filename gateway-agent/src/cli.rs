@@ -1,12 +1,13 @@
 //! The command line.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::{ABI_VERSION, tables};
 
-use crate::status;
+use crate::{http, status};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 1");
 const _: () = assert!(ABI_VERSION == 1, "say the new ABI in VERSION");
@@ -60,6 +61,15 @@ pub struct RunArgs {
     /// BPF object to load instead of the one inside this program
     #[arg(long, env = "EIP_GATEWAY_OBJECT", value_name = "PATH")]
     pub object: Option<PathBuf>,
+    /// Where /metrics, /healthz and /readyz are served, over HTTP; empty: nowhere. Never on nic-ip
+    #[arg(
+        long,
+        env = "EIP_GATEWAY_METRICS_ADDRESS",
+        value_name = "IP:PORT",
+        default_value = http::DEFAULT_ADDRESS,
+        value_parser = ListenAddress::parse
+    )]
+    pub metrics_address: ListenAddress,
     /// How log lines look
     #[arg(long, env = "EIP_GATEWAY_LOG_FORMAT", value_enum, default_value = "text")]
     pub log_format: LogFormat,
@@ -112,6 +122,22 @@ pub struct StateArgs {
     pub state_dir: PathBuf,
 }
 
+/// An address to listen on, or none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ListenAddress(pub Option<SocketAddr>);
+
+impl ListenAddress {
+    fn parse(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let address = text.parse().map_err(|_| {
+            format!("{text:?} is not IP:PORT; write one such as {}, or nothing", http::DEFAULT_ADDRESS)
+        })?;
+        Ok(Self(Some(address)))
+    }
+}
+
 /// Where pods, nodes and the ConfigMap come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Source {
@@ -161,6 +187,19 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn metrics_can_be_moved_and_switched_off() {
+        let address = |args: &[&str]| {
+            let args = ["gateway-agent", "run", "--node", "gw1"].iter().chain(args);
+            let Command::Run(run) = Cli::try_parse_from(args)?.command else { panic!("not run") };
+            Ok::<_, clap::Error>(run.metrics_address.0.map(|address| address.to_string()))
+        };
+        assert_eq!(address(&[]).unwrap().as_deref(), Some("0.0.0.0:9817"));
+        assert_eq!(address(&["--metrics-address", "[::1]:1"]).unwrap().as_deref(), Some("[::1]:1"));
+        assert_eq!(address(&["--metrics-address", ""]).unwrap(), None);
+        assert!(address(&["--metrics-address", "9817"]).unwrap_err().to_string().contains("IP:PORT"));
     }
 
     #[test]

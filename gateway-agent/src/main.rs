@@ -35,6 +35,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
                 pin: args.pin.pin_path,
                 state: args.state.state_dir,
                 object: args.object,
+                metrics: args.metrics_address.0,
             };
             Runtime::new()?.block_on(run::run(options))
         }

@@ -4,11 +4,12 @@
 //! start, restart, change and repair are the same path. A failing step is tried again soon, the others go on.
 
 mod inputs;
+mod observer;
 mod report;
 mod writer;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -17,6 +18,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
 use self::inputs::Inputs;
+use self::observer::Observer;
 use self::report::{Reporter, step_failed};
 use self::writer::{Outcome, Verify, Writer};
 use crate::apply::bpf;
@@ -53,6 +55,8 @@ pub struct Options {
     pub state: PathBuf,
     /// BPF object instead of the embedded one.
     pub object: Option<PathBuf>,
+    /// Where metrics and health are served; `None`: nowhere.
+    pub metrics: Option<SocketAddr>,
 }
 
 /// Serves until SIGTERM or SIGINT, and leaves the data path in place.
@@ -67,6 +71,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let mut source = Inputs::start(&options.dir)?;
+    let observer = Observer::start(&options.node, &options.pin, options.metrics);
     let writer = Writer::new(options.node.clone(), options.pin, object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
@@ -77,6 +82,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         status,
         node: options.node,
         reporter: Reporter::default(),
+        observer,
         phase: Phase::Starting,
         failures: 0,
     };
@@ -88,6 +94,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tokio::select! {
             changed = watch.changed() => changed?,
             () = source.changed() => {
+                agent.observer.event();
                 sleep(DIR_DEBOUNCE).await;
                 source.scan()?;
             }
@@ -96,12 +103,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 watch.invalidate();
                 resync = Instant::now() + RESYNC;
                 resynced = true;
+                agent.observer.resync();
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
         sleep(DEBOUNCE).await;
         due = Instant::now() + agent.work(&mut watch, &source, resynced).await?;
+        agent.observer.tick();
     }
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
@@ -123,6 +132,7 @@ struct Agent {
     held: BTreeMap<Ipv4Addr, Ipv4Addr>,
     writer: Writer,
     reporter: Reporter,
+    observer: Observer,
     status: StatusFile,
     phase: Phase,
     failures: u32,
@@ -171,7 +181,9 @@ impl Agent {
         match watch.refresh(&destinations).await {
             Ok(host) => snapshot.host = host.clone(),
             Err(error @ HostError::Dump { .. }) => {
-                return Ok((vec![step_failed(&self.node, "host", &error)], Outcome::default()));
+                let problem = step_failed(&self.node, "host", &error);
+                self.observer.host_failed(&problem);
+                return Ok((vec![problem], Outcome::default()));
             }
             Err(error) => return Err(error.into()),
         }
@@ -184,6 +196,7 @@ impl Agent {
             State::Withdrawn => self.withdraw(verify).await,
             State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
         };
+        self.observer.passed(&decided, &outcome);
         Ok((decided.problems, outcome))
     }
 

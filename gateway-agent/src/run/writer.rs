@@ -27,12 +27,23 @@ use crate::teardown::teardown;
 pub(super) struct Outcome {
     /// Things written.
     pub(super) changes: usize,
+    /// Of these, rows of the tables.
+    pub(super) table_ops: usize,
     /// Steps that failed, and fallbacks in use.
     pub(super) problems: Vec<Problem>,
+    /// Names of the steps that failed.
+    pub(super) failed: Vec<&'static str>,
     /// All steps were carried out.
     pub(super) complete: bool,
     /// Something was made that the next pass has to look at: do it at once.
     pub(super) again: bool,
+}
+
+impl Outcome {
+    fn failed(&mut self, node: &str, step: &'static str, error: &dyn std::error::Error) {
+        self.problems.push(step_failed(node, step, error));
+        self.failed.push(step);
+    }
 }
 
 /// How much of what was written before is compared with the kernel again.
@@ -105,9 +116,12 @@ impl Writer {
         self.networking = None;
         self.attachments = Attachments::new(&self.pin);
         let report = teardown(&self.handle, &self.pin).await;
-        let problems =
-            report.errors.iter().map(|error| step_failed(&self.node, "withdrawal", error)).collect();
-        Outcome { changes: report.removed.len(), complete: report.errors.is_empty(), problems, again: false }
+        let mut outcome = Outcome { changes: report.removed.len(), ..Outcome::default() };
+        for error in &report.errors {
+            outcome.failed(&self.node, "withdrawal", error);
+        }
+        outcome.complete = report.errors.is_empty();
+        outcome
     }
 
     /// Carries out what is desired, each step even if another one failed. What was written before is compared
@@ -135,7 +149,7 @@ impl Writer {
             return Ok(outcome);
         }
         let rows = self.write_rows(wanted, verify);
-        self.done(&mut outcome, "tables", rows);
+        outcome.table_ops = self.done(&mut outcome, "tables", rows);
         self.attach(wanted, host, verify, &mut outcome).await;
         self.write_networking(wanted, verify, &mut outcome).await;
         if wanted.router_port.is_none() {
@@ -194,8 +208,9 @@ impl Writer {
             .apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, verify > Verify::Nothing)
             .await;
         outcome.changes += changed;
-        let failed = errors.iter().map(|error| step_failed(&self.node, "programs", error));
-        outcome.problems.extend(failed);
+        for error in &errors {
+            outcome.failed(&self.node, "programs", error);
+        }
     }
 
     async fn write_networking(&mut self, wanted: &Datapath, verify: Verify, outcome: &mut Outcome) {
@@ -219,7 +234,7 @@ impl Writer {
     fn done<E: std::error::Error>(
         &self,
         outcome: &mut Outcome,
-        step: &str,
+        step: &'static str,
         result: Result<usize, E>,
     ) -> usize {
         match result {
@@ -228,7 +243,7 @@ impl Writer {
                 changes
             }
             Err(error) => {
-                outcome.problems.push(step_failed(&self.node, step, &error));
+                outcome.failed(&self.node, step, &error);
                 0
             }
         }

@@ -1,0 +1,148 @@
+//! What others see of the loop: metrics, health, and the state that reports are written from.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::writer::Outcome;
+use crate::config;
+use crate::desired::problem::{Kind, Problem};
+use crate::desired::{Desired, State};
+use crate::http::{self, Health, Served};
+use crate::metrics::{Exposition, Metrics};
+
+/// Told of all the loop does; never makes it wait.
+pub(super) struct Observer {
+    node: String,
+    metrics: Metrics,
+    health: Arc<Health>,
+    /// When a source told of a change that is not in the tables yet.
+    event: Option<Instant>,
+}
+
+impl Observer {
+    /// Serves metrics and health on `address` if there is one.
+    pub(super) fn start(node: &str, pin: &Path, address: Option<SocketAddr>) -> Self {
+        let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
+        if let Some(address) = address {
+            let exposition = Exposition::new(&metrics, pin);
+            tokio::spawn(http::run(address, Arc::new(Served { health: Arc::clone(&health), exposition })));
+        }
+        Self { node: node.to_owned(), metrics, health, event: None }
+    }
+
+    /// The loop went round.
+    pub(super) fn tick(&self) {
+        self.health.tick();
+    }
+
+    /// Everything is about to be compared with the kernel.
+    pub(super) fn resync(&self) {
+        self.metrics.resynced();
+    }
+
+    /// A source told of a change.
+    pub(super) fn event(&mut self) {
+        self.event.get_or_insert_with(Instant::now);
+    }
+
+    /// The host could not be read, so nothing was decided.
+    pub(super) fn host_failed(&self, problem: &Problem) {
+        self.metrics.step_failed("host");
+        self.health.set_missing(Some(problem.to_string()));
+    }
+
+    /// A decision was made and carried out as far as `outcome` says.
+    pub(super) fn passed(&mut self, decided: &Desired, outcome: &Outcome) {
+        self.metrics.decided(decided, &self.node);
+        self.metrics.table_ops(outcome.table_ops);
+        for step in &outcome.failed {
+            self.metrics.step_failed(step);
+        }
+        if outcome.complete
+            && let Some(event) = self.event.take()
+            && outcome.table_ops > 0
+        {
+            self.metrics.event_to_map(event.elapsed());
+        }
+        let port = match &decided.state {
+            State::Datapath(datapath) => datapath.router_port.as_ref(),
+            State::Keep | State::Withdrawn => None,
+        };
+        if decided.state != State::Keep {
+            self.health.set_nic_ip(port.map(|port| port.address.addr));
+        }
+        if !outcome.again {
+            let owner = decided.gateways.owner.as_ref() == Some(&self.node);
+            self.health.set_missing(missing(decided, outcome, owner && port.is_none()));
+        }
+    }
+}
+
+/// What is missing for this node to be synced and attached; `unattached`: it owns the external network without being on it.
+fn missing(decided: &Desired, outcome: &Outcome, unattached: bool) -> Option<String> {
+    let first = |problems: &[Problem], wanted: fn(&Problem) -> bool| {
+        problems.iter().find(|problem| wanted(problem)).map(Problem::to_string)
+    };
+    let refused = || {
+        first(&decided.problems, |problem| {
+            problem.kind == Kind::Refused && !problem.object.starts_with("pod ")
+        })
+    };
+    match decided.state {
+        State::Keep => Some(
+            refused()
+                .unwrap_or_else(|| format!("waiting for ConfigMap {}/{}", config::NAMESPACE, config::NAME)),
+        ),
+        State::Datapath(_) if unattached => {
+            Some(refused().unwrap_or_else(|| "the external NIC is not attached".to_owned()))
+        }
+        State::Withdrawn | State::Datapath(_) if !outcome.complete => {
+            Some(first(&outcome.problems, |_| true).unwrap_or_else(|| "a step failed".to_owned()))
+        }
+        State::Withdrawn | State::Datapath(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::desired::Datapath;
+
+    #[test]
+    fn ready_is_synced_and_attached() {
+        let refused = Problem::refused("configmap a/b", "data[nic-ip]", "bad", "mend it");
+        let pod = Problem::refused("pod a/b", "x", "bad", "mend it");
+        let done = || Outcome { complete: true, ..Outcome::default() };
+        let failed = Outcome {
+            problems: vec![Problem::warning("node gw1", "tables", "full", "x")],
+            ..Outcome::default()
+        };
+        let datapath = || State::Datapath(Box::<Datapath>::default());
+        for (state, problems, outcome, unattached, expected) in [
+            (
+                State::Keep,
+                vec![],
+                done(),
+                false,
+                Some("waiting for ConfigMap kube-system/ovn-external-gw-config"),
+            ),
+            (
+                State::Keep,
+                vec![pod.clone(), refused.clone()],
+                done(),
+                false,
+                Some("configmap a/b: data[nic-ip]: bad; mend it"),
+            ),
+            (State::Withdrawn, vec![], done(), false, None),
+            (datapath(), vec![pod], done(), false, None),
+            (datapath(), vec![refused], done(), true, Some("configmap a/b: data[nic-ip]: bad; mend it")),
+            (datapath(), vec![], failed, false, Some("node gw1: tables: full; x")),
+        ] {
+            let decided = Desired { state, problems, ..Desired::default() };
+            assert_eq!(missing(&decided, &outcome, unattached).as_deref(), expected, "{decided:?}");
+        }
+    }
+}
