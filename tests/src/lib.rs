@@ -1,6 +1,7 @@
-//! Packet tests as rows of data, and the engines they run on.
+//! Packet tests as rows of data, the engines they run on, and what the suites in the lab share.
 
 pub mod engines;
 pub mod fixture;
 pub mod packet;
 pub mod rows;
+pub mod scene;

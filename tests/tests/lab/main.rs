@@ -8,6 +8,6 @@ mod forged;
 mod ovs;
 mod policy;
 mod restart;
-mod scene;
+use gateway_tests::scene;
 mod several;
 mod transfer;

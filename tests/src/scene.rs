@@ -9,40 +9,45 @@ use gateway_lab::{Lab, LabConfig};
 use serde_json::Value;
 
 /// EIP of pod1a in a scene.
-pub(crate) const EIP1: &str = "192.168.100.101";
+pub const EIP1: &str = "192.168.100.101";
 /// EIP for pod2a.
-pub(crate) const EIP2: &str = "192.168.100.102";
+pub const EIP2: &str = "192.168.100.102";
 /// EIP for pod0a.
-pub(crate) const EIP0: &str = "192.168.100.103";
+pub const EIP0: &str = "192.168.100.103";
 /// The client.
-pub(crate) const CLIENT: &str = "192.168.100.1";
+pub const CLIENT: &str = "192.168.100.1";
 /// The nodes, the gateway first.
-pub(crate) const NODES: [&str; 3] = ["gw1", "worker1", "worker2"];
+pub const NODES: [&str; 3] = ["gw1", "worker1", "worker2"];
 
-/// A lab with agents and [`EIP1`] on pod1a.
-pub(crate) fn scene(prefix: &str, mtu: u16) -> Result<Lab> {
+/// The agent to test: `$EIP_GATEWAY_AGENT`, else what `cargo xtask build` made.
+pub fn agent() -> Result<PathBuf> {
     let built = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/release/gateway-agent");
     let agent = std::env::var_os("EIP_GATEWAY_AGENT").map_or_else(|| PathBuf::from(built), PathBuf::from);
     ensure!(agent.is_file(), "{} is missing: run `cargo xtask build`", agent.display());
-    let config = LabConfig { mtu, eip: true, agent_binary: Some(agent), ..LabConfig::ephemeral(prefix) };
+    Ok(agent)
+}
+
+/// A lab with agents on the `dir` source and [`EIP1`] on pod1a.
+pub fn scene(prefix: &str, mtu: u16) -> Result<Lab> {
+    let config = LabConfig { mtu, eip: true, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
     Lab::up(&config)
 }
 
 /// What `ping` saw.
 #[derive(Debug)]
-pub(crate) struct Pings {
+pub struct Pings {
     /// Requests sent.
-    pub(crate) sent: u32,
+    pub sent: u32,
     /// Replies.
-    pub(crate) received: u32,
+    pub received: u32,
     /// TTL of the last reply.
-    pub(crate) ttl: Option<u8>,
+    pub ttl: Option<u8>,
     /// Its whole output.
-    pub(crate) output: String,
+    pub output: String,
 }
 
 /// Pings with the given words, for example `["-c3", "192.168.100.101"]`.
-pub(crate) fn ping(lab: &Lab, from: &str, words: &[&str]) -> Result<Pings> {
+pub fn ping(lab: &Lab, from: &str, words: &[&str]) -> Result<Pings> {
     let output = lab.exec(from, &[&["ping", "-n", "-W1", "-i0.2"], words].concat())?;
     let text =
         String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
@@ -50,7 +55,7 @@ pub(crate) fn ping(lab: &Lab, from: &str, words: &[&str]) -> Result<Pings> {
 }
 
 /// Reads ping's summary.
-pub(crate) fn parse_ping(output: String) -> Result<Pings> {
+pub fn parse_ping(output: String) -> Result<Pings> {
     let number = |before: &str| -> Option<u32> {
         let at = output.find(before)?;
         output[..at].rsplit([' ', '\n']).find(|word| !word.is_empty())?.parse().ok()
@@ -63,21 +68,21 @@ pub(crate) fn parse_ping(output: String) -> Result<Pings> {
 }
 
 /// All of `count` pings are answered.
-pub(crate) fn reaches(lab: &Lab, from: &str, to: &str, count: u32) -> Result<Pings> {
+pub fn reaches(lab: &Lab, from: &str, to: &str, count: u32) -> Result<Pings> {
     let pings = ping(lab, from, &["-c", &count.to_string(), to])?;
     ensure!(pings.sent == count && pings.received == count, "{from} pings {to}: {}", pings.output);
     Ok(pings)
 }
 
 /// No ping is answered.
-pub(crate) fn does_not_reach(lab: &Lab, from: &str, to: &str) -> Result<()> {
+pub fn does_not_reach(lab: &Lab, from: &str, to: &str) -> Result<()> {
     let pings = ping(lab, from, &["-c2", to])?;
     ensure!(pings.received == 0, "{from} still reaches {to}: {}", pings.output);
     Ok(())
 }
 
 /// The packets of each verdict on a node, zero where it never came.
-pub(crate) fn verdicts(lab: &Lab, node: &str) -> Result<BTreeMap<String, u64>> {
+pub fn verdicts(lab: &Lab, node: &str) -> Result<BTreeMap<String, u64>> {
     let rows = show(lab, node, "verdicts")?;
     let rows = rows.as_array().context("an array")?;
     rows.iter()
@@ -89,19 +94,19 @@ pub(crate) fn verdicts(lab: &Lab, node: &str) -> Result<BTreeMap<String, u64>> {
 }
 
 /// The packets of one verdict on a node.
-pub(crate) fn verdict(lab: &Lab, node: &str, reason: &str) -> Result<u64> {
+pub fn verdict(lab: &Lab, node: &str, reason: &str) -> Result<u64> {
     verdicts(lab, node)?.get(reason).copied().with_context(|| format!("no verdict {reason}"))
 }
 
 /// `gateway-agent show TOPIC -o json` on a node.
-pub(crate) fn show(lab: &Lab, node: &str, topic: &str) -> Result<Value> {
+pub fn show(lab: &Lab, node: &str, topic: &str) -> Result<Value> {
     let agent = lab.config().agent_binary.as_ref().context("a scene has an agent")?;
     let agent = agent.to_str().context("a UTF-8 path")?;
     Ok(serde_json::from_str(&lab.read(node, &[agent, "show", topic, "-o", "json"])?)?)
 }
 
 /// The EIPs a node's tables hold.
-pub(crate) fn eips(lab: &Lab, node: &str) -> Result<Vec<String>> {
+pub fn eips(lab: &Lab, node: &str) -> Result<Vec<String>> {
     let rows = show(lab, node, "eips")?;
     let rows = rows.get("eips").unwrap_or(&rows);
     let rows = rows.as_array().with_context(|| format!("an array: {rows}"))?;
@@ -109,7 +114,7 @@ pub(crate) fn eips(lab: &Lab, node: &str) -> Result<Vec<String>> {
 }
 
 /// Waits until `condition` holds, at most `limit`.
-pub(crate) fn eventually(
+pub fn eventually(
     limit: Duration,
     what: &str,
     mut condition: impl FnMut() -> Result<bool>,
@@ -125,12 +130,12 @@ pub(crate) fn eventually(
 }
 
 /// Waits until a node holds exactly these EIPs: behaviour.md promises a second.
-pub(crate) fn holds(lab: &Lab, node: &str, wanted: &[&str]) -> Result<()> {
+pub fn holds(lab: &Lab, node: &str, wanted: &[&str]) -> Result<()> {
     eventually(Duration::from_secs(1), &format!("{node} holds {wanted:?}"), || Ok(eips(lab, node)? == wanted))
 }
 
 /// One line from `from` to a TCP server that tells a client its own address.
-pub(crate) fn who_am_i(lab: &Lab, server: &str, from: &str, address: &str) -> Result<String> {
+pub fn who_am_i(lab: &Lab, server: &str, from: &str, address: &str) -> Result<String> {
     let script = "TCP-LISTEN:7000,reuseaddr";
     let mut listener = lab.spawn(server, &["socat", "-d", "-d", script, "SYSTEM:echo $SOCAT_PEERADDR"])?;
     listener.wait_for("listening on", Duration::from_secs(3))?;
