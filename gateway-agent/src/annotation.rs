@@ -7,13 +7,15 @@ use crate::config::GatewayConfig;
 /// Prefix of annotations and label unless configured otherwise: that of Kube-OVN, so that its users change nothing.
 pub const PREFIX: &str = "ovn.kubernetes.io";
 
-/// Names of the annotations and of the label under one prefix.
+/// Names of the annotations and labels under one prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keys {
     /// Pod annotation: the EIP.
     pub eip: String,
     /// Pod annotation: `"true"` once the EIP is programmed.
     pub routed: String,
+    /// Pod label: `"true"` while a gateway has its EIP bound. Workers find EIP pods of other nodes by it.
+    pub eip_bound: String,
     /// Node label: `"true"` on a gateway.
     pub external_gw: String,
 }
@@ -24,6 +26,7 @@ impl Keys {
         Self {
             eip: format!("{prefix}/eip"),
             routed: format!("{prefix}/routed"),
+            eip_bound: format!("{prefix}/eip-bound"),
             external_gw: format!("{prefix}/external-gw"),
         }
     }
@@ -186,6 +189,10 @@ mod tests {
     #[test]
     fn names_follow_the_prefix() {
         assert_eq!(Keys::default().eip_field(), "metadata.annotations[ovn.kubernetes.io/eip]");
-        assert_eq!(Keys::new("eip.example").external_gw, "eip.example/external-gw");
+        let keys = Keys::new("eip.example");
+        assert_eq!(
+            (&keys.external_gw[..], &keys.eip_bound[..]),
+            ("eip.example/external-gw", "eip.example/eip-bound")
+        );
     }
 }

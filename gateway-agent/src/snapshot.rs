@@ -1,13 +1,15 @@
 //! Everything the agent knows at one moment, as plain data: the only input of [`crate::desired::desired`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::time::Instant;
 
 use gateway_common::addr::{Mac, Prefix};
+use serde::{Deserialize, Serialize};
 
 use crate::annotation::Keys;
-use crate::config::GatewayConfig;
+use crate::config::{self, GatewayConfig};
 use crate::desired::problem::Problem;
 
 /// All inputs of one decision.
@@ -17,12 +19,20 @@ pub struct Snapshot {
     pub node_name: String,
     /// Names of the annotations and the label.
     pub keys: Keys,
+    /// The gateway's ConfigMap, named in problems.
+    pub config_map: ConfigMapName,
     /// The gateway configuration in force.
     pub config: Configured,
     /// Pods by namespace and name.
     pub pods: BTreeMap<ObjectName, Pod>,
+    /// Not all pods are known: a worker hears of its own node's pods, and of those elsewhere that have an EIP.
+    pub partial: bool,
+    /// VirtualMachineInstances by namespace and name, as far as they may be read.
+    pub vmis: BTreeMap<ObjectName, Vmi>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
+    /// Service CIDRs of the cluster.
+    pub service_cidrs: BTreeSet<Prefix>,
     /// Links, addresses, neighbours and routes of this host.
     pub host: Host,
     /// EIP → address of the pod that is served: who was first is decided by who is served. The status
@@ -32,6 +42,24 @@ pub struct Snapshot {
     pub held: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// What the sources could not read: by file and field.
     pub problems: Vec<Problem>,
+    /// When the oldest change arrived that this snapshot has and the one before had not; `None`: none did.
+    pub changed_at: Option<Instant>,
+}
+
+/// Namespace and name of the gateway's ConfigMap.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConfigMapName(pub ObjectName);
+
+impl Default for ConfigMapName {
+    fn default() -> Self {
+        Self(ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() })
+    }
+}
+
+impl fmt::Display for ConfigMapName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "configmap {}", self.0)
+    }
 }
 
 /// What the ConfigMap says.
@@ -47,7 +75,7 @@ pub enum Configured {
 }
 
 /// Namespace and name of an object; a cluster-wide object has an empty namespace.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct ObjectName {
     /// Namespace.
     pub namespace: String,
@@ -86,6 +114,45 @@ pub struct Pod {
     pub ready: bool,
     /// The annotation `ovn.kubernetes.io/eip` as written.
     pub eip: Option<String>,
+    /// The annotation `ovn.kubernetes.io/routed` is `"true"`.
+    pub routed: bool,
+    /// The label `ovn.kubernetes.io/eip-bound` is `"true"`: a gateway has bound its EIP.
+    pub bound_label: bool,
+    /// It may run the guest of a KubeVirt VM.
+    pub launcher: Option<Launcher>,
+}
+
+/// What makes a pod a launcher of KubeVirt: it is owned by a VirtualMachineInstance. Pods that provision or attach
+/// volumes are none, and ask for no EIP whatever their annotations say.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Launcher {
+    /// Name of the VirtualMachineInstance, in the pod's namespace.
+    pub vmi: String,
+    /// Its `metadata.uid`.
+    pub vmi_uid: String,
+    /// The container `compute` has terminated: no guest runs here any more, whatever the phase says.
+    pub stopped: bool,
+    /// `kubevirt.io/migration-target-ready-timestamp`: the guest came here by a migration. It stays for ever.
+    pub arrived: Option<String>,
+}
+
+/// The part of a VirtualMachineInstance that matters here.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Vmi {
+    /// `metadata.uid`.
+    pub uid: String,
+    /// `metadata.creationTimestamp`, seconds since the epoch; 0 when absent.
+    pub created: i64,
+    /// The annotation `ovn.kubernetes.io/eip` as written.
+    pub eip: Option<String>,
+    /// `status.nodeName`.
+    pub node: Option<String>,
+    /// Target pod of the last migration, once the guest runs there and unless it failed.
+    pub migrated_to: Option<String>,
+    /// A VirtualMachine controls it: when it is gone, another one of its name may follow.
+    pub by_vm: bool,
+    /// It was deleted a moment ago, and none of its name has followed.
+    pub gone: bool,
 }
 
 /// The part of a Node that matters here.

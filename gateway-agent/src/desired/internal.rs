@@ -9,7 +9,7 @@ use crate::config::GatewayConfig;
 use crate::desired::problem::Problem;
 use crate::snapshot::Snapshot;
 
-/// Pod CIDRs and InternalIPs of all nodes and the configured prefixes; host bits are cleared.
+/// Pod CIDRs and InternalIPs of all nodes, Service CIDRs and the configured prefixes; host bits are cleared.
 ///
 /// Where one overlaps the external subnet the longer prefix wins, as in any routing table: the external subnet is cut
 /// out of a wider one, so that the rest stays internal; a narrower one stays.
@@ -41,6 +41,9 @@ pub fn internal(
     }
     for cidr in &config.cluster_cidrs {
         add(*cidr, object, "data[cluster-cidrs]");
+    }
+    for cidr in &snapshot.service_cidrs {
+        add(*cidr, "servicecidr", "spec.cidrs");
     }
     prefixes.extend(snapshot.nodes.values().filter_map(|node| node.internal_ip).map(Prefix::host));
     (prefixes, problems)

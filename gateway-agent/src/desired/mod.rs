@@ -13,7 +13,7 @@ use std::net::Ipv4Addr;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables;
 
-use crate::config::{self, GatewayConfig};
+use crate::config::GatewayConfig;
 use crate::desired::claim::{Claim, claims};
 use crate::desired::internal::internal;
 use crate::desired::ownership::{Gateways, gateways};
@@ -81,6 +81,8 @@ pub struct Datapath {
     pub routes: BTreeSet<Route>,
     /// EIP pods of this node that are translated to their own address.
     pub identity_snat: BTreeSet<Ipv4Addr>,
+    /// EIP → pod address of every EIP known here, for clients on this node.
+    pub cluster_eips: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// Addresses owned on the external network; gratuitous ARP is sent for new ones.
     pub announce: BTreeSet<Ipv4Addr>,
     /// Next hops, by interface, that the kernel is to resolve and keep fresh.
@@ -214,7 +216,7 @@ pub fn desired(snapshot: &Snapshot) -> Desired {
 }
 
 fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
-    let object = format!("configmap {}/{}", config::NAMESPACE, config::NAME);
+    let object = snapshot.config_map.to_string();
     let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
     desired.problems.extend(problems);
     let (claims, problems) = claims(snapshot, config);

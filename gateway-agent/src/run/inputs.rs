@@ -8,8 +8,8 @@ use tokio::sync::mpsc;
 use tracing::debug;
 
 use crate::annotation::Keys;
-use crate::config;
-use crate::snapshot::{ObjectName, Snapshot};
+use crate::snapshot::{ConfigMapName, Snapshot};
+use crate::source;
 use crate::source::dir::{self, DirSource};
 
 /// Why the manifests cannot be read at all.
@@ -23,17 +23,15 @@ pub(super) struct InputsError {
 /// What the manifests say, and news of their changes.
 pub(super) struct Inputs {
     source: DirSource,
-    current: dir::Inputs,
+    current: source::Inputs,
     watched: Option<(RecommendedWatcher, mpsc::Receiver<()>)>,
 }
 
 impl Inputs {
     /// Reads the directory and watches it.
     pub(super) fn start(path: &Path) -> Result<Self, InputsError> {
-        let config_map =
-            ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() };
-        let source = DirSource::new(path, Keys::default(), config_map);
-        let mut inputs = Self { source, current: dir::Inputs::default(), watched: None };
+        let source = DirSource::new(path, Keys::default(), ConfigMapName::default());
+        let mut inputs = Self { source, current: source::Inputs::default(), watched: None };
         inputs.renew()?;
         Ok(inputs)
     }
@@ -71,7 +69,10 @@ impl Inputs {
         Snapshot {
             config: self.current.configured.clone(),
             pods: self.current.pods.clone(),
+            partial: self.current.partial,
+            vmis: self.current.vmis.clone(),
             nodes: self.current.nodes.clone(),
+            service_cidrs: self.current.service_cidrs.clone(),
             problems: self.current.problems.clone(),
             ..Snapshot::default()
         }

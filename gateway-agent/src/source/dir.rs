@@ -1,4 +1,4 @@
-//! A directory of ordinary Pod, Node and ConfigMap manifests, as a box without a cluster has it.
+//! A directory of ordinary manifests, as a box without a cluster has it.
 //!
 //! Files end in `.yaml`, `.yml` or `.json` and hold any number of documents; names that start with a dot and
 //! subdirectories are left out. What a file holds can be told from what it last held: a file that cannot be read, or an
@@ -14,23 +14,11 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
 
 use crate::annotation::Keys;
-use crate::config;
-use crate::desired::problem::{Kind, Problem};
-use crate::snapshot::{Configured, Node, ObjectName, Pod};
+use crate::desired::problem::Problem;
+use crate::snapshot::ConfigMapName;
+use crate::source::Inputs;
+use crate::source::inputs::LastGood;
 use crate::source::manifest::{Entry, Object, ObjectId, Place, Reader};
-
-/// What a source knows: its part of a [`Snapshot`](crate::snapshot::Snapshot).
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct Inputs {
-    /// Pods by namespace and name.
-    pub pods: BTreeMap<ObjectName, Pod>,
-    /// Nodes by name.
-    pub nodes: BTreeMap<String, Node>,
-    /// The configuration in force.
-    pub configured: Configured,
-    /// What could not be read.
-    pub problems: Vec<Problem>,
-}
 
 /// The objects a file holds, or last held.
 type Objects = BTreeMap<ObjectId, (Object, Place)>;
@@ -43,14 +31,14 @@ pub struct DirSource {
     /// What each file holds, by file name; `None` until the directory was read for the first time.
     files: Option<BTreeMap<String, Objects>>,
     /// The last good configuration.
-    configured: Configured,
+    last_good: LastGood,
 }
 
 impl DirSource {
     /// A source that reads `path`; `config_map` is the gateway's ConfigMap.
-    pub fn new(path: impl Into<PathBuf>, keys: Keys, config_map: ObjectName) -> Self {
+    pub fn new(path: impl Into<PathBuf>, keys: Keys, config_map: ConfigMapName) -> Self {
         let reader = Reader { keys, config_map };
-        Self { path: path.into(), reader, files: None, configured: Configured::Unknown }
+        Self { path: path.into(), reader, files: None, last_good: LastGood::default() }
     }
 
     /// The directory.
@@ -152,27 +140,14 @@ impl DirSource {
             match object {
                 Object::Pod(pod) => _ = inputs.pods.insert(id.name, pod),
                 Object::Node(node) => _ = inputs.nodes.insert(id.name.name, node),
+                Object::Vmi(vmi) => _ = inputs.vmis.insert(id.name, vmi),
+                Object::ServiceCidr(cidrs) => inputs.service_cidrs.extend(cidrs),
                 Object::ConfigMap(data) => config_map = Some((format!("{place}, {id}"), data)),
             }
         }
-        match config_map {
-            Some((object, data)) => match config::parse(&data, &object) {
-                Ok(parsed) => {
-                    self.configured = parsed.config.map_or(Configured::Disabled, Configured::Enabled);
-                    inputs.problems.extend(parsed.warnings);
-                }
-                Err(problems) => inputs.problems.extend(problems.into_iter().map(|mut problem| {
-                    if problem.kind == Kind::Refused {
-                        problem.remedy.push_str("; until then the last good configuration stays in force");
-                    }
-                    problem
-                })),
-            },
-            // A ConfigMap that was never seen may still come; one that was good once and is gone was deleted.
-            None if self.configured == Configured::Unknown => {}
-            None => self.configured = Configured::Disabled,
-        }
-        inputs.configured = self.configured.clone();
+        let config_map = config_map.as_ref().map(|(object, data)| (object.as_str(), data));
+        inputs.problems.extend(self.last_good.update(config_map));
+        inputs.configured.clone_from(self.last_good.configured());
         inputs
     }
 }

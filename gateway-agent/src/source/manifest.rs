@@ -2,13 +2,16 @@
 
 mod document;
 mod object;
+mod vmi;
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+use gateway_common::addr::Prefix;
+
 use crate::annotation::Keys;
 use crate::desired::problem::Problem;
-use crate::snapshot::{Node, ObjectName, Pod};
+use crate::snapshot::{ConfigMapName, Node, ObjectName, Pod, Vmi};
 
 /// The kinds that are read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -19,6 +22,10 @@ pub enum ObjectKind {
     Node,
     /// A Pod.
     Pod,
+    /// A ServiceCIDR of `networking.k8s.io/v1`.
+    ServiceCidr,
+    /// A VirtualMachineInstance of KubeVirt.
+    Vmi,
 }
 
 impl ObjectKind {
@@ -28,6 +35,24 @@ impl ObjectKind {
             Self::ConfigMap => "configmap",
             Self::Node => "node",
             Self::Pod => "pod",
+            Self::ServiceCidr => "servicecidr",
+            Self::Vmi => "virtualmachineinstance",
+        }
+    }
+
+    /// Its `apiVersion`.
+    const fn api_version(self) -> &'static str {
+        match self {
+            Self::ConfigMap | Self::Node | Self::Pod => "v1",
+            Self::ServiceCidr => "networking.k8s.io/v1",
+            Self::Vmi => "kubevirt.io/v1",
+        }
+    }
+
+    const fn namespaced(self) -> bool {
+        match self {
+            Self::ConfigMap | Self::Pod | Self::Vmi => true,
+            Self::Node | Self::ServiceCidr => false,
         }
     }
 
@@ -36,6 +61,8 @@ impl ObjectKind {
             "ConfigMap" => Some(Self::ConfigMap),
             "Node" => Some(Self::Node),
             "Pod" => Some(Self::Pod),
+            "ServiceCIDR" => Some(Self::ServiceCidr),
+            "VirtualMachineInstance" => Some(Self::Vmi),
             _ => None,
         }
     }
@@ -65,6 +92,21 @@ pub enum Object {
     Node(Node),
     /// A Pod.
     Pod(Pod),
+    /// IPv4 entries of a ServiceCIDR.
+    ServiceCidr(Vec<Prefix>),
+    /// A VirtualMachineInstance.
+    Vmi(Vmi),
+}
+
+/// A field that cannot be used.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Fault {
+    /// Its path.
+    pub(super) field: String,
+    /// What is wrong.
+    pub(super) message: String,
+    /// What to do.
+    pub(super) remedy: &'static str,
 }
 
 /// Where in a file an object stands.
@@ -102,7 +144,7 @@ pub struct Reader {
     /// Names of annotations and label.
     pub keys: Keys,
     /// The gateway's ConfigMap; others are ignored.
-    pub config_map: ObjectName,
+    pub config_map: ConfigMapName,
 }
 
 impl Reader {

@@ -2,4 +2,7 @@
 
 pub mod dir;
 pub mod host;
+mod inputs;
 pub mod manifest;
+
+pub use inputs::Inputs;

@@ -1,6 +1,8 @@
 use std::time::Duration;
 
 use super::*;
+use crate::config;
+use crate::snapshot::Configured;
 
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: gw1}\n\
     status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
@@ -35,9 +37,7 @@ struct Fixture {
 impl Fixture {
     fn new(files: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config_map =
-            ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() };
-        let source = DirSource::new(dir.path(), Keys::default(), config_map);
+        let source = DirSource::new(dir.path(), Keys::default(), ConfigMapName::default());
         let fixture = Self { dir, source };
         for (name, text) in files {
             fixture.write(name, text);
@@ -183,8 +183,7 @@ fn a_directory_that_vanishes_takes_nothing_along() {
 
 #[test]
 fn a_directory_that_never_was_is_an_error() {
-    let config_map = ObjectName::default();
-    let mut source = DirSource::new("/nonexistent/manifests", Keys::default(), config_map);
+    let mut source = DirSource::new("/nonexistent/manifests", Keys::default(), ConfigMapName::default());
     assert_eq!(source.scan().unwrap_err().kind(), io::ErrorKind::NotFound);
     assert!(watch(source.path()).is_err());
 }

@@ -4,15 +4,13 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use gateway_common::addr::Prefix;
 use k8s_openapi::api::core::v1;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::{Entry, Object, ObjectId, ObjectKind, Place, Reader};
+use super::{Entry, Fault, Object, ObjectId, ObjectKind, Place, Reader};
 use crate::desired::problem::Problem;
 use crate::snapshot::{Node, ObjectName, Pod};
-
-/// A field that cannot be used: its path, what is wrong, what to do.
-type Fault = (String, String, &'static str);
 
 impl Reader {
     /// Reads a document: an object, or a list of them.
@@ -22,7 +20,9 @@ impl Reader {
             entries.push(self.object(value, place));
             return;
         };
-        if let Some(entry) = wrong_version(&value, &kind, &place) {
+        let of_items = ObjectKind::of(item_kind);
+        let version = of_items.map_or("v1", ObjectKind::api_version);
+        if let Some(entry) = wrong_version(&value, &kind, version, &place) {
             entries.push(entry);
             return;
         }
@@ -40,7 +40,7 @@ impl Reader {
             {
                 // In a PodList the API server leaves the items' kind out.
                 fields.entry("kind").or_insert_with(|| item_kind.into());
-                fields.entry("apiVersion").or_insert_with(|| "v1".into());
+                fields.entry("apiVersion").or_insert_with(|| version.into());
             }
             entries.push(self.object(item, Place { item: Some(index + 1), ..place.clone() }));
         }
@@ -60,10 +60,10 @@ impl Reader {
         let Some(name) = metadata("name").and_then(Value::as_str).filter(|name| !name.is_empty()) else {
             return bad(None, &place, "metadata.name", "it is missing or no string", "name the object");
         };
-        let namespace = match (kind, metadata("namespace")) {
-            (ObjectKind::Node, _) => "",
-            (ObjectKind::Pod | ObjectKind::ConfigMap, None) => "default",
-            (ObjectKind::Pod | ObjectKind::ConfigMap, Some(namespace)) => match namespace.as_str() {
+        let namespace = match (kind.namespaced(), metadata("namespace")) {
+            (false, _) => "",
+            (true, None) => "default",
+            (true, Some(namespace)) => match namespace.as_str() {
                 Some(namespace) => namespace,
                 None => {
                     return bad(None, &place, "metadata.namespace", "it is no string", "put it in quotes");
@@ -71,27 +71,33 @@ impl Reader {
             },
         };
         let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
-        if kind == ObjectKind::ConfigMap && name != self.config_map {
-            let message = format!("configmap {name} is not the gateway's, which is {}", self.config_map);
+        if kind == ObjectKind::ConfigMap && name != self.config_map.0 {
+            let message = format!("configmap {name} is not the gateway's, which is {}", self.config_map.0);
             return ignored(&place, "metadata", message);
         }
-        if let Some(entry) = wrong_version(&value, word, &place) {
+        if let Some(entry) = wrong_version(&value, word, kind.api_version(), &place) {
             return entry;
         }
         let id = ObjectId { kind, name };
         let read = match kind {
             ObjectKind::ConfigMap => typed(value).map(config_map),
-            ObjectKind::Node => typed(value).and_then(|node| self.node(node)),
-            ObjectKind::Pod => typed(value).and_then(|pod| self.pod(pod)),
+            ObjectKind::Node => typed(value).and_then(|node| self.node(node)).map(Object::Node),
+            ObjectKind::Pod => typed(value).and_then(|pod| self.pod(pod)).map(Object::Pod),
+            ObjectKind::ServiceCidr => typed(value).and_then(service_cidrs).map(Object::ServiceCidr),
+            ObjectKind::Vmi => typed(value).map(|vmi| Object::Vmi(self.vmi(vmi))),
         };
         match read {
             Ok(object) => Entry::Object(id, object, place),
-            Err((field, message, remedy)) => bad(Some(id), &place, &field, message, remedy),
+            Err(Fault { field, message, remedy }) => bad(Some(id), &place, &field, message, remedy),
         }
     }
 
-    fn pod(&self, pod: v1::Pod) -> Result<Object, Fault> {
-        let (metadata, spec, status) =
+    /// A Pod, reduced to what matters.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub(in crate::source) fn pod(&self, pod: v1::Pod) -> Result<Pod, Fault> {
+        let (mut metadata, spec, status) =
             (pod.metadata, pod.spec.unwrap_or_default(), pod.status.unwrap_or_default());
         let mut ip = None;
         let ips = status.pod_ips.unwrap_or_default();
@@ -103,8 +109,10 @@ impl Reader {
         if let Some(text) = status.pod_ip.filter(|text| !text.is_empty()) {
             ip = ip.or(host_ipv4(&text).map_err(|wrong| fault("status.podIP".to_owned(), wrong))?);
         }
-        let conditions = status.conditions.unwrap_or_default();
-        Ok(Object::Pod(Pod {
+        let launcher = super::vmi::launcher(&mut metadata, status.container_statuses.as_deref());
+        let is_true = |value: Option<&String>| value.is_some_and(|value| value == "true");
+        let mut annotations = metadata.annotations.unwrap_or_default();
+        Ok(Pod {
             uid: metadata.uid.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             terminating: metadata.deletion_timestamp.is_some(),
@@ -112,14 +120,23 @@ impl Reader {
             host_network: spec.host_network.unwrap_or_default(),
             ip,
             finished: matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            ready: conditions
+            ready: status
+                .conditions
+                .unwrap_or_default()
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
-            eip: metadata.annotations.unwrap_or_default().remove(&self.keys.eip),
-        }))
+            routed: is_true(annotations.get(&self.keys.routed)),
+            bound_label: is_true(metadata.labels.unwrap_or_default().get(&self.keys.eip_bound)),
+            eip: annotations.remove(&self.keys.eip),
+            launcher,
+        })
     }
 
-    fn node(&self, node: v1::Node) -> Result<Object, Fault> {
+    /// A Node, reduced to what matters.
+    ///
+    /// # Errors
+    /// The field that cannot be used.
+    pub(in crate::source) fn node(&self, node: v1::Node) -> Result<Node, Fault> {
         let (spec, status) = (node.spec.unwrap_or_default(), node.status.unwrap_or_default());
         let mut internal_ip = None;
         for (index, address) in status.addresses.unwrap_or_default().iter().enumerate() {
@@ -133,28 +150,40 @@ impl Reader {
             Some(cidrs) => ("spec.podCIDRs", cidrs),
             None => ("spec.podCIDR", spec.pod_cidr.into_iter().filter(|cidr| !cidr.is_empty()).collect()),
         };
-        let mut pod_cidrs = Vec::new();
-        for cidr in cidrs.iter().filter(|cidr| !cidr.contains(':')) {
-            let prefix: Prefix = cidr.parse().map_err(|error| {
-                (field.to_owned(), format!("{cidr:?}: {error}"), "write the pods' prefix, like 10.244.1.0/24")
-            })?;
-            pod_cidrs.push(prefix.trunc());
-        }
+        let pod_cidrs = ipv4_prefixes(field, &cidrs, "write the pods' prefix, like 10.244.1.0/24")?;
         let conditions = status.conditions.unwrap_or_default();
         let labels = node.metadata.labels.unwrap_or_default();
-        Ok(Object::Node(Node {
+        Ok(Node {
             internal_ip,
             ready: conditions
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             gateway_label: labels.get(&self.keys.external_gw).is_some_and(|value| value == "true"),
             pod_cidrs,
-        }))
+        })
     }
 }
 
 fn config_map(config_map: v1::ConfigMap) -> Object {
     Object::ConfigMap(config_map.data.unwrap_or_default())
+}
+
+/// The IPv4 entries of a ServiceCIDR, host bits cleared.
+///
+/// # Errors
+/// The field that cannot be used.
+pub(in crate::source) fn service_cidrs(object: ServiceCIDR) -> Result<Vec<Prefix>, Fault> {
+    let cidrs = object.spec.and_then(|spec| spec.cidrs).unwrap_or_default();
+    ipv4_prefixes("spec.cidrs", &cidrs, "write the Services' prefix, like 10.96.0.0/12")
+}
+
+fn ipv4_prefixes(field: &str, cidrs: &[String], remedy: &'static str) -> Result<Vec<Prefix>, Fault> {
+    let ipv4 = cidrs.iter().filter(|cidr| !cidr.contains(':'));
+    let parsed = ipv4.map(|cidr| match cidr.parse::<Prefix>() {
+        Ok(prefix) => Ok(prefix.trunc()),
+        Err(error) => Err(Fault { field: field.to_owned(), message: format!("{cidr:?}: {error}"), remedy }),
+    });
+    parsed.collect()
 }
 
 /// Reads a Kubernetes type; the fault names the field by its path.
@@ -165,7 +194,7 @@ fn typed<T: DeserializeOwned>(value: Value) -> Result<T, Fault> {
         let quoting = message.contains("expected a string");
         let remedy =
             if quoting { "put the value in quotes" } else { "write it as the Kubernetes API has it" };
-        (field, message, remedy)
+        Fault { field, message, remedy }
     })
 }
 
@@ -184,21 +213,22 @@ fn host_ipv4(text: &str) -> Result<Option<Ipv4Addr>, String> {
 }
 
 fn fault(field: String, message: String) -> Fault {
-    (field, message, "write the address alone, like 10.244.1.10")
+    Fault { field, message, remedy: "write the address alone, like 10.244.1.10" }
 }
 
-fn wrong_version(value: &Value, kind: &str, place: &Place) -> Option<Entry> {
+fn wrong_version(value: &Value, kind: &str, right: &str, place: &Place) -> Option<Entry> {
     let version = value.get("apiVersion").and_then(Value::as_str).unwrap_or_default();
     let message = match version {
-        "v1" => return None,
+        _ if version == right => return None,
         "" => "it is missing".to_owned(),
         other => format!("{other:?} has no {kind} that is read here"),
     };
-    Some(bad(None, place, "apiVersion", message, "write v1"))
+    Some(bad(None, place, "apiVersion", message, &format!("write {right}")))
 }
 
 fn ignored(place: &Place, field: &str, message: String) -> Entry {
-    let remedy = "nothing to do; it is ignored. Only Pod, Node and the gateway's ConfigMap are read";
+    let remedy = "nothing to do; it is ignored. Pod, Node, VirtualMachineInstance, ServiceCIDR and the gateway's \
+                  ConfigMap are read";
     Entry::Ignored(Problem::warning(place.to_string(), field, message, remedy))
 }
 

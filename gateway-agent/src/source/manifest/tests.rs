@@ -1,13 +1,7 @@
 use super::*;
 
 fn reader() -> Reader {
-    Reader {
-        keys: Keys::default(),
-        config_map: ObjectName {
-            namespace: crate::config::NAMESPACE.to_owned(),
-            name: crate::config::NAME.to_owned(),
-        },
-    }
+    Reader { keys: Keys::default(), config_map: ConfigMapName::default() }
 }
 
 fn objects(entries: Vec<Entry>) -> Vec<(String, Object)> {
@@ -28,6 +22,8 @@ metadata:
   deletionTimestamp: "2026-01-01T00:00:08Z"
   annotations:
     ovn.kubernetes.io/eip: 192.168.100.101
+    ovn.kubernetes.io/routed: "true"
+  labels: { ovn.kubernetes.io/eip-bound: "true" }
 spec:
   nodeName: worker1
   containers: [{ name: main, image: lab }]
@@ -70,6 +66,9 @@ fn a_pod_and_a_node_are_reduced_to_what_matters() {
         finished: false,
         ready: true,
         eip: Some("192.168.100.101".to_owned()),
+        routed: true,
+        bound_label: true,
+        launcher: None,
     };
     let node = Node {
         internal_ip: Some([10, 0, 0, 1].into()),
