@@ -7,6 +7,22 @@ use crate::config::GatewayConfig;
 /// Prefix of annotations and label unless configured otherwise: that of Kube-OVN, so that its users change nothing.
 pub const PREFIX: &str = "ovn.kubernetes.io";
 
+/// Checks a prefix: a DNS subdomain (RFC 1123), as the API server wants it before the slash.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn parse_prefix(text: &str) -> Result<String, String> {
+    let letter = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    let label = |label: &str| {
+        label.starts_with(letter) && label.ends_with(letter) && label.chars().all(|c| letter(c) || c == '-')
+    };
+    if text.len() <= 253 && text.split('.').all(label) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a domain in lower-case letters, digits, '-' and '.', without a slash".to_owned())
+    }
+}
+
 /// Names of the annotations and labels under one prefix.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Keys {

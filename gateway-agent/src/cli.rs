@@ -7,7 +7,7 @@ use clap::builder::NonEmptyStringValueParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use gateway_common::{ABI_VERSION, tables};
 
-use crate::{http, status};
+use crate::{annotation, config, http, status};
 
 const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 1");
 const _: () = assert!(ABI_VERSION == 1, "say the new ABI in VERSION");
@@ -16,6 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   gateway-agent run --node gw1 --source dir --dir /etc/eip-gateway/manifests
                                      serve the EIPs of the pods in these manifests; edits take effect at once
+  gateway-agent run --node gw1 --source kube --kubeconfig /etc/eip-gateway/kubeconfig
+                                     serve the EIPs of a cluster's pods
   gateway-agent show                 this node in one screen, with or without a running agent
   gateway-agent show eips -o json    EIPs with their pods and counters, and what was refused, for machines
   gateway-agent teardown             detach and remove everything on this node";
@@ -49,6 +51,19 @@ pub struct RunArgs {
     /// Where pods, nodes and the ConfigMap come from
     #[arg(long, env = "EIP_GATEWAY_SOURCE", value_enum, default_value = "dir")]
     pub source: Source,
+    /// Kubeconfig, for --source kube; without it, the ServiceAccount of the pod this runs in
+    #[arg(long, env = "EIP_GATEWAY_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace of the gateway's ConfigMap
+    #[arg(long, env = "EIP_GATEWAY_CONFIG_NAMESPACE", value_name = "NAME", default_value = config::NAMESPACE)]
+    pub config_namespace: String,
+    /// Name of the gateway's ConfigMap
+    #[arg(long, env = "EIP_GATEWAY_CONFIG_NAME", value_name = "NAME", default_value = config::NAME)]
+    pub config_name: String,
+    /// What annotations and labels start with, up to the slash
+    #[arg(long, env = "EIP_GATEWAY_ANNOTATION_PREFIX", value_name = "DOMAIN", default_value = annotation::PREFIX,
+        value_parser = annotation::parse_prefix)]
+    pub annotation_prefix: String,
     /// Directory of manifests, for --source dir
     #[arg(long, env = "EIP_GATEWAY_DIR", value_name = "PATH", default_value = "/etc/eip-gateway/manifests")]
     pub dir: PathBuf,
@@ -141,6 +156,8 @@ impl ListenAddress {
 /// Where pods, nodes and the ConfigMap come from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Source {
+    /// The Kubernetes API
+    Kube,
     /// A directory of manifests
     Dir,
 }
@@ -208,5 +225,15 @@ mod tests {
         assert!(refused.to_string().contains("--node"), "{refused}");
         Cli::try_parse_from(["gateway-agent", "run", "--node", "gw1", "--source", "dir", "--dir", "/x"])
             .unwrap();
+    }
+
+    #[test]
+    fn a_prefix_is_a_domain() {
+        for (prefix, good) in
+            [("ovn.kubernetes.io", true), ("eip", true), ("a/b", false), ("", false), ("A b", false)]
+        {
+            let args = ["gateway-agent", "run", "--node", "n", "--annotation-prefix", prefix];
+            assert_eq!(Cli::try_parse_from(args).is_ok(), good, "{prefix:?}");
+        }
     }
 }

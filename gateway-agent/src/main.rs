@@ -4,11 +4,13 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use clap::Parser;
-use gateway_agent::cli::{Cli, Command, LogFormat, Output, ShowArgs, Table, TeardownArgs};
+use gateway_agent::annotation::Keys;
+use gateway_agent::cli::{Cli, Command, LogFormat, Output, ShowArgs, Source, Table, TeardownArgs};
 use gateway_agent::inspect::{self, Format, Topic};
 use gateway_agent::requirements::{self, Purpose};
-use gateway_agent::run::{self, Options};
+use gateway_agent::run::{self, Options, SourceOptions};
 use gateway_agent::show;
+use gateway_agent::snapshot::{ConfigMapName, ObjectName};
 use gateway_agent::source::host;
 use gateway_agent::teardown::{self, TeardownError};
 use tokio::runtime::Runtime;
@@ -31,7 +33,15 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
             log(args.log_format);
             let options = Options {
                 node: args.node,
-                dir: args.dir,
+                source: match args.source {
+                    Source::Dir => SourceOptions::Dir(args.dir),
+                    Source::Kube => SourceOptions::Kube(args.kubeconfig),
+                },
+                keys: Keys::new(&args.annotation_prefix),
+                config_map: ConfigMapName(ObjectName {
+                    namespace: args.config_namespace,
+                    name: args.config_name,
+                }),
                 pin: args.pin.pin_path,
                 state: args.state.state_dir,
                 object: args.object,
@@ -45,7 +55,8 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

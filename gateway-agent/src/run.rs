@@ -18,23 +18,22 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, info};
 
 use self::inputs::Inputs;
+pub use self::inputs::SourceOptions;
 use self::observer::Observer;
 use self::report::{Reporter, step_failed};
 use self::writer::{Outcome, Verify, Writer};
+use crate::annotation::Keys;
 use crate::apply::bpf;
 use crate::apply::neighbor::Observed;
-use crate::config;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, RouterPort, State, desired};
 use crate::requirements::{self, Purpose};
-use crate::snapshot::{Configured, Host, Snapshot};
+use crate::snapshot::{ConfigMapName, Configured, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 use crate::status::StatusFile;
 
 /// Changes within this time are taken together.
 const DEBOUNCE: Duration = Duration::from_millis(20);
-/// Files written within this time are read together.
-const DIR_DEBOUNCE: Duration = Duration::from_millis(50);
 /// Everything is compared with the kernel at least this often.
 const RESYNC: Duration = Duration::from_secs(30);
 /// First pause after a failed step; it doubles up to [`RESYNC`].
@@ -47,8 +46,12 @@ const PASSES: usize = 4;
 pub struct Options {
     /// Name of this Node.
     pub node: String,
-    /// Directory of the manifests.
-    pub dir: PathBuf,
+    /// Where pods, nodes and the ConfigMap come from.
+    pub source: SourceOptions,
+    /// Names of annotations and labels.
+    pub keys: Keys,
+    /// The gateway's ConfigMap.
+    pub config_map: ConfigMapName,
     /// Directory of the pins.
     pub pin: PathBuf,
     /// Directory of the status file.
@@ -70,7 +73,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let object = bpf::object(options.object.as_deref())?;
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
-    let mut source = Inputs::start(&options.dir)?;
+    let mut source = Inputs::start(&options)?;
     let observer = Observer::start(&options.node, &options.pin, options.metrics);
     let writer = Writer::new(options.node.clone(), options.pin, object, handle);
     let status = StatusFile::open(&options.state, &options.node);
@@ -86,7 +89,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         phase: Phase::Starting,
         failures: 0,
     };
-    info!(node = agent.node, dir = %options.dir.display(), version = env!("CARGO_PKG_VERSION"), "agent started");
+    info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due = Instant::now();
     let mut resync = due;
     loop {
@@ -95,7 +98,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             changed = watch.changed() => changed?,
             () = source.changed() => {
                 agent.observer.event();
-                sleep(DIR_DEBOUNCE).await;
+                sleep(source.debounce()).await;
                 source.scan()?;
             }
             () = sleep_until(due.min(resync)) => {
@@ -109,7 +112,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
         sleep(DEBOUNCE).await;
-        due = Instant::now() + agent.work(&mut watch, &source, resynced).await?;
+        due = Instant::now() + agent.work(&mut watch, &mut source, resynced).await?;
         agent.observer.tick();
     }
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
@@ -141,7 +144,12 @@ struct Agent {
 impl Agent {
     /// Passes until nothing is left to do at once; with `resync`, all is compared with the kernel. Returns the time
     /// until the next one at the latest.
-    async fn work(&mut self, watch: &mut Watch, source: &Inputs, resync: bool) -> anyhow::Result<Duration> {
+    async fn work(
+        &mut self,
+        watch: &mut Watch,
+        source: &mut Inputs,
+        resync: bool,
+    ) -> anyhow::Result<Duration> {
         let disturbed = watch.take_disturbed();
         let mut verify = match (resync, disturbed) {
             (true, _) => Verify::Everything,
@@ -172,7 +180,7 @@ impl Agent {
     async fn pass(
         &mut self,
         watch: &mut Watch,
-        source: &Inputs,
+        source: &mut Inputs,
         verify: Verify,
     ) -> anyhow::Result<(Vec<Problem>, Outcome)> {
         let mut snapshot = source.snapshot();
@@ -192,7 +200,7 @@ impl Agent {
         decided.remember(&mut self.held);
         self.status.note(&decided);
         let outcome = match &decided.state {
-            State::Keep => self.keep(&snapshot.config),
+            State::Keep => self.keep(&snapshot),
             State::Withdrawn => self.withdraw(verify).await,
             State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
         };
@@ -200,9 +208,9 @@ impl Agent {
         Ok((decided.problems, outcome))
     }
 
-    fn keep(&mut self, configured: &Configured) -> Outcome {
-        if self.phase == Phase::Starting && *configured == Configured::Unknown {
-            info!("waiting for ConfigMap {}/{}, nothing is changed before", config::NAMESPACE, config::NAME);
+    fn keep(&mut self, snapshot: &Snapshot) -> Outcome {
+        if self.phase == Phase::Starting && snapshot.config == Configured::Unknown {
+            info!("waiting for {}, nothing is changed before", snapshot.config_map);
             self.phase = Phase::Waiting;
         }
         Outcome { complete: true, ..Outcome::default() }

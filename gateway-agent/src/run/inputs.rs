@@ -1,16 +1,42 @@
-//! The directory of manifests, watched.
+//! The source of pods, nodes and the ConfigMap, and news of their changes.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 use tracing::debug;
 
+use super::Options;
 use crate::annotation::Keys;
 use crate::snapshot::{ConfigMapName, Snapshot};
 use crate::source;
 use crate::source::dir::{self, DirSource};
+use crate::source::kube::{KubeOptions, KubeSource};
+
+/// Files written within this time are read together.
+const DIR_DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// Where pods, nodes and the ConfigMap come from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum SourceOptions {
+    /// A directory of manifests.
+    Dir(PathBuf),
+    /// The Kubernetes API, by this kubeconfig or by this pod's ServiceAccount.
+    Kube(Option<PathBuf>),
+}
+
+impl fmt::Display for SourceOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Dir(path) => write!(f, "directory {}", path.display()),
+            Self::Kube(None) => write!(f, "Kubernetes API by ServiceAccount"),
+            Self::Kube(Some(path)) => write!(f, "Kubernetes API by {}", path.display()),
+        }
+    }
+}
 
 /// Why the manifests cannot be read at all.
 #[derive(Debug, thiserror::Error)]
@@ -20,53 +46,91 @@ pub(super) struct InputsError {
     source: io::Error,
 }
 
-/// What the manifests say, and news of their changes.
+/// What the source says, and news of its changes.
 pub(super) struct Inputs {
-    source: DirSource,
+    source: Source,
+    keys: Keys,
+    config_map: ConfigMapName,
     current: source::Inputs,
-    watched: Option<(RecommendedWatcher, mpsc::Receiver<()>)>,
+    changed_at: Option<Instant>,
+}
+
+enum Source {
+    Dir { source: DirSource, watched: Option<(RecommendedWatcher, mpsc::Receiver<()>)> },
+    Kube(KubeSource),
 }
 
 impl Inputs {
-    /// Reads the directory and watches it.
-    pub(super) fn start(path: &Path) -> Result<Self, InputsError> {
-        let source = DirSource::new(path, Keys::default(), ConfigMapName::default());
-        let mut inputs = Self { source, current: source::Inputs::default(), watched: None };
+    /// Starts to watch the source.
+    pub(super) fn start(options: &Options) -> Result<Self, InputsError> {
+        let (keys, config_map) = (options.keys.clone(), options.config_map.clone());
+        let source = match &options.source {
+            SourceOptions::Dir(path) => {
+                let source = DirSource::new(path, keys.clone(), config_map.clone());
+                Source::Dir { source, watched: None }
+            }
+            SourceOptions::Kube(kubeconfig) => Source::Kube(KubeSource::start(KubeOptions {
+                kubeconfig: kubeconfig.clone(),
+                node: options.node.clone(),
+                keys: keys.clone(),
+                config_map: config_map.clone(),
+            })),
+        };
+        let current = source::Inputs::default();
+        let mut inputs = Self { source, keys, config_map, current, changed_at: None };
         inputs.renew()?;
         Ok(inputs)
     }
 
     /// Waits for a change. Cancelling loses nothing.
     pub(super) async fn changed(&mut self) {
-        if let Some((_, changes)) = &mut self.watched
-            && changes.recv().await.is_some()
-        {
-            return;
+        match &mut self.source {
+            Source::Kube(source) => return source.changed().await,
+            Source::Dir { watched: Some((_, changes)), .. } => {
+                if changes.recv().await.is_some() {
+                    return;
+                }
+            }
+            Source::Dir { watched: None, .. } => {}
         }
         // Not watched: the next `renew` sees what changed.
         std::future::pending().await
     }
 
-    /// Reads the directory as it is now.
+    /// How long to wait after a change for what was written along with it.
+    pub(super) fn debounce(&self) -> Duration {
+        match &self.source {
+            Source::Dir { .. } => DIR_DEBOUNCE,
+            Source::Kube(_) => Duration::ZERO,
+        }
+    }
+
+    /// Reads the source as it is now.
     pub(super) fn scan(&mut self) -> Result<(), InputsError> {
-        self.current = match self.source.scan() {
-            Ok(inputs) => inputs,
-            Err(source) => return Err(InputsError { path: self.source.path().to_owned(), source }),
-        };
+        match &mut self.source {
+            Source::Kube(source) => (self.current, self.changed_at) = source.scan(),
+            Source::Dir { source, .. } => {
+                let path = |source: &DirSource| source.path().to_owned();
+                self.current =
+                    source.scan().map_err(|error| InputsError { path: path(source), source: error })?;
+            }
+        }
         Ok(())
     }
 
-    /// Watches the directory anew, since it may be another one of the same name, and reads it.
+    /// Watches a directory anew, since it may be another one of the same name, and reads the source.
     pub(super) fn renew(&mut self) -> Result<(), InputsError> {
-        self.watched = dir::watch(self.source.path())
-            .inspect_err(|error| debug!(%error, "the directory of manifests is read every now and then only"))
-            .ok();
+        if let Source::Dir { source, watched } = &mut self.source {
+            *watched = watch(source.path());
+        }
         self.scan()
     }
 
-    /// A snapshot with what the manifests say.
-    pub(super) fn snapshot(&self) -> Snapshot {
+    /// A snapshot with what the source says.
+    pub(super) fn snapshot(&mut self) -> Snapshot {
         Snapshot {
+            keys: self.keys.clone(),
+            config_map: self.config_map.clone(),
             config: self.current.configured.clone(),
             pods: self.current.pods.clone(),
             partial: self.current.partial,
@@ -74,7 +138,14 @@ impl Inputs {
             nodes: self.current.nodes.clone(),
             service_cidrs: self.current.service_cidrs.clone(),
             problems: self.current.problems.clone(),
+            changed_at: self.changed_at.take(),
             ..Snapshot::default()
         }
     }
+}
+
+fn watch(path: &Path) -> Option<(RecommendedWatcher, mpsc::Receiver<()>)> {
+    dir::watch(path)
+        .inspect_err(|error| debug!(%error, "the directory of manifests is read every now and then only"))
+        .ok()
 }

@@ -13,6 +13,8 @@ use crate::annotation::Keys;
 use crate::desired::problem::Problem;
 use crate::snapshot::{ConfigMapName, Node, ObjectName, Pod, Vmi};
 
+pub(super) use object::service_cidrs;
+
 /// The kinds that are read.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum ObjectKind {

@@ -3,6 +3,7 @@
 pub mod dir;
 pub mod host;
 mod inputs;
+pub mod kube;
 pub mod manifest;
 
 pub use inputs::Inputs;

@@ -1,0 +1,401 @@
+//! One watch: its list and its events into its store, for ever.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::hash::{BuildHasher, RandomState};
+use std::pin::pin;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt;
+use gateway_common::addr::Prefix;
+use k8s_openapi::api::core::v1;
+use k8s_openapi::api::networking::v1::ServiceCIDR;
+use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Client, Resource};
+use serde::de::DeserializeOwned;
+use tokio::sync::Notify;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use super::connection::{Connection, Failure, Trouble};
+use super::store::{Read, Store};
+use super::world::World;
+use crate::desired::problem::Problem;
+use crate::snapshot::{Node, ObjectName, Pod, Vmi};
+use crate::source::manifest::{Fault, ObjectKind, Reader, service_cidrs};
+
+/// First pause after a failure; it doubles up to [`LONGEST_PAUSE`], and a random half of it is left out.
+const PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long after a failure a watch has to be quiet to count as working again: longer than a connection may take.
+const QUIET: Duration = Duration::from_secs(8);
+/// How often it is asked whether an optional resource is served by now.
+const DISCOVERY: Duration = Duration::from_secs(60);
+/// Objects in a page of a list.
+const PAGE: u32 = 500;
+
+/// What all watches share.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) reader: Reader,
+    /// Name of this Node.
+    pub(super) node: String,
+    /// Somebody has to look at the stores.
+    pub(super) changed: Notify,
+    connection: Connection,
+    world: Mutex<World>,
+}
+
+impl Context {
+    pub(super) fn new(connection: Connection, reader: Reader, node: String) -> Self {
+        Self { reader, node, changed: Notify::new(), connection, world: Mutex::default() }
+    }
+
+    /// The stores.
+    pub(super) fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Changes the stores; tells so when `change` says it is news.
+    fn update(&self, change: impl FnOnce(&mut World) -> bool) {
+        if change(&mut self.world()) {
+            self.changed.notify_one();
+        }
+    }
+}
+
+/// An optional resource: its group and version, and its plural.
+pub(super) struct Optional {
+    version: &'static str,
+    plural: &'static str,
+}
+
+/// A resource that is watched.
+pub(super) trait Watched: Send + 'static {
+    /// As the API has it.
+    type Object: Resource<DynamicType: Send + Sync> + Clone + DeserializeOwned + Debug + Send + 'static;
+    /// As it is kept.
+    type Kept: PartialEq + Clone + Send;
+    /// Tells the watches apart, and is the word in problems.
+    const WHAT: &'static str;
+    /// Kind of the objects.
+    const KIND: ObjectKind;
+    /// Where it may be missing, or out of bounds for us.
+    const OPTIONAL: Option<Optional> = None;
+
+    /// Where to look.
+    fn api(client: Client, context: &Context) -> Api<Self::Object>;
+
+    /// What of it to look at.
+    fn select(config: watcher::Config, _context: &Context) -> watcher::Config {
+        config
+    }
+
+    /// Where to put it.
+    fn store(world: &mut World) -> &mut Store<Self::Kept>;
+
+    /// What to keep of an object; `None`: it does not matter.
+    fn read(reader: &Reader, object: Self::Object) -> Result<Option<Self::Kept>, Fault>;
+}
+
+/// Keeps the store of a resource up to date, for ever.
+pub(super) async fn follow<W: Watched>(context: std::sync::Arc<Context>) {
+    let mut failures = 0;
+    loop {
+        let failure = match context.connection.client().await {
+            Err(error) => error.into(),
+            Ok(client) => match served::<W>(&client).await {
+                Err(failure) => failure,
+                Ok(false) => Failure { trouble: Trouble::NotServed, message: String::new() },
+                Ok(true) => watch::<W>(&context, client, &mut failures).await,
+            },
+        };
+        if matches!(failure.trouble, Trouble::Unauthorized) {
+            context.connection.renew().await;
+        }
+        let absent = W::OPTIONAL.is_some() && told::<W>(&context, failure);
+        sleep(if absent { jittered(DISCOVERY) } else { pause(failures) }).await;
+        failures += 1;
+    }
+}
+
+/// Whether a resource is served; one that is not optional always is.
+async fn served<W: Watched>(client: &Client) -> Result<bool, Failure> {
+    let Some(Optional { version, plural }) = W::OPTIONAL else { return Ok(true) };
+    match client.list_api_group_resources(version).await {
+        Ok(list) => Ok(list.resources.iter().any(|resource| resource.name == plural)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Notes a failure. Returns whether the resource is out of reach for good as far as can be seen.
+fn told<W: Watched>(context: &Context, failure: Failure) -> bool {
+    debug!(what = W::WHAT, ?failure, "watch");
+    // An answer is an answer: the others need not wait for a resource that cannot be had.
+    let answered = match failure.trouble {
+        Trouble::NotServed | Trouble::Forbidden | Trouble::Refused => true,
+        Trouble::Client | Trouble::Unreachable | Trouble::Unauthorized | Trouble::Gone => false,
+    };
+    let absent = answered && W::OPTIONAL.is_some();
+    context.update(|world| {
+        let news = absent && W::store(world).kept().is_none() && world.absent.insert(W::WHAT);
+        let told = if absent && failure.trouble == Trouble::NotServed {
+            world.succeeded(W::WHAT)
+        } else {
+            failure.trouble != Trouble::Gone && world.failed(W::WHAT, failure)
+        };
+        news || told
+    });
+    absent
+}
+
+/// Lists and watches until credentials or a resource are to be looked at anew; what else goes wrong is retried here,
+/// so that a watch goes on where it broke off.
+async fn watch<W: Watched>(context: &Context, client: Client, failures: &mut u32) -> Failure {
+    let config = W::select(watcher::Config::default().page_size(PAGE), context);
+    let mut events = pin!(watcher(W::api(client, context), config));
+    loop {
+        let event = if *failures > 0 {
+            match timeout(QUIET, events.next()).await {
+                Ok(event) => event,
+                Err(_quiet) => {
+                    *failures = 0;
+                    context.update(|world| world.succeeded(W::WHAT));
+                    continue;
+                }
+            }
+        } else {
+            events.next().await
+        };
+        match event {
+            Some(Ok(event)) => {
+                *failures = 0;
+                take::<W>(context, event);
+            }
+            Some(Err(error)) => {
+                let failure = Failure::from(error);
+                match failure.trouble {
+                    Trouble::Unauthorized | Trouble::Forbidden | Trouble::NotServed | Trouble::Client => {
+                        if W::OPTIONAL.is_none() {
+                            told::<W>(context, failure.clone());
+                        }
+                        return failure;
+                    }
+                    Trouble::Unreachable | Trouble::Gone | Trouble::Refused => {
+                        _ = told::<W>(context, failure)
+                    }
+                }
+                sleep(pause(*failures)).await;
+                *failures += 1;
+            }
+            None => return Failure { trouble: Trouble::Gone, message: "the watch ended".to_owned() },
+        }
+    }
+}
+
+/// Puts an event into its store.
+fn take<W: Watched>(context: &Context, event: Event<W::Object>) {
+    let read = |object| read::<W>(&context.reader, object);
+    let event = match event {
+        Event::Apply(object) => Event::Apply(read(object)),
+        Event::Delete(object) => Event::Delete(read(object)),
+        Event::InitApply(object) => Event::InitApply(read(object)),
+        Event::Init => Event::Init,
+        Event::InitDone => Event::InitDone,
+    };
+    context.update(|world| {
+        let begun = matches!(event, Event::Init | Event::InitApply(_));
+        let changed = W::store(world).take(event);
+        if changed {
+            world.changed_at.get_or_insert_with(Instant::now);
+            world.absent.remove(W::WHAT);
+        }
+        let recovered = !begun && world.succeeded(W::WHAT);
+        changed || recovered
+    });
+}
+
+fn read<W: Watched>(reader: &Reader, object: W::Object) -> (ObjectName, Read<W::Kept>) {
+    let meta = object.meta();
+    let name = ObjectName {
+        namespace: meta.namespace.clone().unwrap_or_default(),
+        name: meta.name.clone().unwrap_or_default(),
+    };
+    let read = match W::read(reader, object) {
+        Ok(Some(kept)) => Read::Kept(kept),
+        Ok(None) => Read::Passed,
+        Err(Fault { field, message, remedy }) => {
+            let remedy = format!("{remedy}; until then what the object last said stays in force");
+            Read::Bad(Problem::refused(format!("{} {name}", W::KIND.word()), field, message, remedy))
+        }
+    };
+    (name, read)
+}
+
+fn pause(failures: u32) -> Duration {
+    jittered(PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE))
+}
+
+/// Between half and all of it, so that the agents of a cluster do not come all at once.
+fn jittered(pause: Duration) -> Duration {
+    // Its keys are random: the standard library has no other source of chance.
+    let chance = RandomState::new().hash_one(0) as u32;
+    pause.mul_f64(0.5 + f64::from(chance) / f64::from(u32::MAX) / 2.0)
+}
+
+/// Word of VirtualMachineInstances.
+pub(super) const VMIS: &str = "virtualmachineinstances";
+/// Word of ServiceCIDRs.
+pub(super) const SERVICE_CIDRS: &str = "servicecidrs";
+
+/// All Nodes.
+pub(super) struct Nodes;
+
+impl Watched for Nodes {
+    type Object = v1::Node;
+    type Kept = Node;
+    const WHAT: &'static str = "nodes";
+    const KIND: ObjectKind = ObjectKind::Node;
+
+    fn api(client: Client, _context: &Context) -> Api<v1::Node> {
+        Api::all(client)
+    }
+
+    fn store(world: &mut World) -> &mut Store<Node> {
+        &mut world.nodes
+    }
+
+    fn read(reader: &Reader, node: v1::Node) -> Result<Option<Node>, Fault> {
+        reader.node(node).map(Some)
+    }
+}
+
+/// The gateway's ConfigMap.
+pub(super) struct ConfigMaps;
+
+impl Watched for ConfigMaps {
+    type Object = v1::ConfigMap;
+    type Kept = BTreeMap<String, String>;
+    const WHAT: &'static str = "configmaps";
+    const KIND: ObjectKind = ObjectKind::ConfigMap;
+
+    fn api(client: Client, context: &Context) -> Api<v1::ConfigMap> {
+        Api::namespaced(client, &context.reader.config_map.0.namespace)
+    }
+
+    fn select(config: watcher::Config, context: &Context) -> watcher::Config {
+        config.fields(&format!("metadata.name={}", context.reader.config_map.0.name))
+    }
+
+    fn store(world: &mut World) -> &mut Store<BTreeMap<String, String>> {
+        &mut world.config_maps
+    }
+
+    fn read(_reader: &Reader, config_map: v1::ConfigMap) -> Result<Option<Self::Kept>, Fault> {
+        Ok(Some(config_map.data.unwrap_or_default()))
+    }
+}
+
+/// Pods that ask for an EIP, have one, or may run the guest of a VM that does; the others do not matter.
+fn pod(reader: &Reader, pod: v1::Pod) -> Result<Option<Pod>, Fault> {
+    let pod = reader.pod(pod)?;
+    Ok(Some(pod).filter(|pod| pod.eip.is_some() || pod.bound_label || pod.launcher.is_some()))
+}
+
+macro_rules! pods {
+    ($(#[$doc:meta])* $name:ident, $what:literal, $store:ident, $select:expr) => {
+        $(#[$doc])*
+        pub(super) struct $name;
+
+        impl Watched for $name {
+            type Object = v1::Pod;
+            type Kept = Pod;
+            const WHAT: &'static str = $what;
+            const KIND: ObjectKind = ObjectKind::Pod;
+
+            fn api(client: Client, _context: &Context) -> Api<v1::Pod> {
+                Api::all(client)
+            }
+
+            fn select(config: watcher::Config, context: &Context) -> watcher::Config {
+                let select: fn(watcher::Config, &Context) -> watcher::Config = $select;
+                select(config, context)
+            }
+
+            fn store(world: &mut World) -> &mut Store<Pod> {
+                &mut world.$store
+            }
+
+            fn read(reader: &Reader, object: v1::Pod) -> Result<Option<Pod>, Fault> {
+                pod(reader, object)
+            }
+        }
+    };
+}
+
+pods!(
+    /// All pods.
+    AllPods, "pods", all_pods, |config, _| config
+);
+pods!(
+    /// The pods of this node.
+    OwnPods, "pods of this node", own_pods,
+    |config, context| config.fields(&format!("spec.nodeName={}", context.node))
+);
+pods!(
+    /// The pods that have an EIP, on whichever node.
+    BoundPods, "pods with an EIP", bound_pods,
+    |config, context| config.labels(&format!("{}=true", context.reader.keys.eip_bound))
+);
+
+/// KubeVirt's VirtualMachineInstances.
+pub(super) struct Vmis;
+
+impl Watched for Vmis {
+    type Object = DynamicObject;
+    type Kept = Vmi;
+    const WHAT: &'static str = VMIS;
+    const KIND: ObjectKind = ObjectKind::Vmi;
+    const OPTIONAL: Option<Optional> = Some(Optional { version: "kubevirt.io/v1", plural: VMIS });
+
+    fn api(client: Client, _context: &Context) -> Api<DynamicObject> {
+        let kind = GroupVersionKind::gvk("kubevirt.io", "v1", "VirtualMachineInstance");
+        Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, VMIS))
+    }
+
+    fn store(world: &mut World) -> &mut Store<Vmi> {
+        &mut world.vmis
+    }
+
+    fn read(reader: &Reader, vmi: DynamicObject) -> Result<Option<Vmi>, Fault> {
+        Ok(Some(reader.vmi(vmi)))
+    }
+}
+
+/// ServiceCIDRs.
+pub(super) struct ServiceCidrs;
+
+impl Watched for ServiceCidrs {
+    type Object = ServiceCIDR;
+    type Kept = Vec<Prefix>;
+    const WHAT: &'static str = SERVICE_CIDRS;
+    const KIND: ObjectKind = ObjectKind::ServiceCidr;
+    const OPTIONAL: Option<Optional> =
+        Some(Optional { version: "networking.k8s.io/v1", plural: SERVICE_CIDRS });
+
+    fn api(client: Client, _context: &Context) -> Api<ServiceCIDR> {
+        Api::all(client)
+    }
+
+    fn store(world: &mut World) -> &mut Store<Vec<Prefix>> {
+        &mut world.service_cidrs
+    }
+
+    fn read(_reader: &Reader, object: ServiceCIDR) -> Result<Option<Vec<Prefix>>, Fault> {
+        service_cidrs(object).map(Some)
+    }
+}

@@ -1,0 +1,99 @@
+//! All stores, and what is wrong with their watches.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use gateway_common::addr::Prefix;
+
+use super::connection::Failure;
+use super::store::Store;
+use crate::desired::problem::Problem;
+use crate::snapshot::{Node, ObjectName, Pod, Vmi};
+
+/// Pods, and whether these are only a part.
+pub(super) type PodsView = (BTreeMap<ObjectName, Pod>, bool);
+
+/// What the watches have shown so far.
+#[derive(Debug, Default)]
+pub(super) struct World {
+    pub(super) nodes: Store<Node>,
+    pub(super) config_maps: Store<BTreeMap<String, String>>,
+    pub(super) all_pods: Store<Pod>,
+    pub(super) own_pods: Store<Pod>,
+    pub(super) bound_pods: Store<Pod>,
+    pub(super) vmis: Store<Vmi>,
+    pub(super) service_cidrs: Store<Vec<Prefix>>,
+    /// Optional resources that are not served, or that we may not read.
+    pub(super) absent: BTreeSet<&'static str>,
+    /// When the oldest change arrived that was not looked at yet.
+    pub(super) changed_at: Option<Instant>,
+    failures: BTreeMap<&'static str, Failure>,
+}
+
+impl World {
+    /// Every optional resource is known, or known to be absent.
+    pub(super) fn optional_settled(&self) -> bool {
+        (self.vmis.kept().is_some() || self.absent.contains(super::watch::VMIS))
+            && (self.service_cidrs.kept().is_some() || self.absent.contains(super::watch::SERVICE_CIDRS))
+    }
+
+    /// The watch of a resource failed. Returns whether that is news.
+    pub(super) fn failed(&mut self, what: &'static str, failure: Failure) -> bool {
+        match self.failures.get(what) {
+            // Of one outage the first word counts: it is told once.
+            Some(known) if known.is_like(&failure) => false,
+            Some(_) | None => {
+                self.failures.insert(what, failure);
+                true
+            }
+        }
+    }
+
+    /// The watch of a resource works. Returns whether that is news.
+    pub(super) fn succeeded(&mut self, what: &'static str) -> bool {
+        self.failures.remove(what).is_some()
+    }
+
+    /// What the objects and the watches have wrong, each thing once.
+    pub(super) fn problems(&self) -> Vec<Problem> {
+        let mut problems: BTreeMap<(String, String), Problem> = BTreeMap::new();
+        for (what, failure) in &self.failures {
+            let problem = failure.problem(what);
+            problems.entry((problem.object.clone(), problem.field.clone())).or_insert(problem);
+        }
+        let mut problems: Vec<_> = problems.into_values().collect();
+        problems.extend(self.nodes.problems().cloned());
+        problems.extend(self.all_pods.problems().cloned());
+        problems.extend(self.own_pods.problems().cloned());
+        problems.extend(self.bound_pods.problems().cloned());
+        problems.extend(self.service_cidrs.problems().cloned());
+        problems
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::kube::connection::Trouble;
+
+    fn failure(trouble: Trouble, message: &str) -> Failure {
+        Failure { trouble, message: message.to_owned() }
+    }
+
+    #[test]
+    fn an_api_server_that_is_away_is_told_once() {
+        let mut world = World::default();
+        assert!(world.failed("nodes", failure(Trouble::Unreachable, "Connection refused")));
+        assert!(world.failed("pods", failure(Trouble::Unreachable, "Connection refused")));
+        assert!(!world.failed("pods", failure(Trouble::Unreachable, "timed out")), "the same outage");
+        assert!(world.failed("configmaps", failure(Trouble::Forbidden, "no")));
+        let problems: Vec<_> = world.problems().iter().map(Problem::to_string).collect();
+        assert_eq!(problems.len(), 2, "{problems:?}");
+        assert!(problems[0].starts_with("API server: configmaps: no; "), "{problems:?}");
+        assert!(problems[1].starts_with("API server: connection: Connection refused; "), "{problems:?}");
+        for what in ["nodes", "pods", "configmaps"] {
+            assert!(world.succeeded(what) && !world.succeeded(what));
+        }
+        assert!(world.problems().is_empty());
+    }
+}
