@@ -114,11 +114,7 @@ pub fn eips(lab: &Lab, node: &str) -> Result<Vec<String>> {
 }
 
 /// Waits until `condition` holds, at most `limit`.
-pub fn eventually(
-    limit: Duration,
-    what: &str,
-    mut condition: impl FnMut() -> Result<bool>,
-) -> Result<()> {
+pub fn eventually(limit: Duration, what: &str, mut condition: impl FnMut() -> Result<bool>) -> Result<()> {
     let deadline = Instant::now() + limit;
     while !condition()? {
         if Instant::now() > deadline {
