@@ -9,7 +9,7 @@ use crate::apply::NetlinkError;
 use crate::apply::bpf::{BpfError, remove_dir, remove_maps};
 use crate::apply::link::{self, RouterPortError};
 use crate::apply::nft::{self, NftError};
-use crate::apply::route;
+use crate::apply::{route, shortcut};
 use crate::attach::{self, AttachError};
 use crate::desired::{ROUTING_TABLE, RouterPort};
 use crate::source::host::{self, HostError};
@@ -86,6 +86,10 @@ pub async fn teardown(handle: &Handle, pin: &Path) -> Report {
     report.step(routes.map(|changes| {
         let what = || format!("{} policy rules and routes of table {ROUTING_TABLE}", changes.deleted);
         (!changes.is_empty()).then(what)
+    }));
+    let shortcut = shortcut::apply(handle, None).await.map_err(TeardownError::from);
+    report.step(shortcut.map(|count| {
+        (count > 0).then(|| format!("{count} policy rules and routes of table {}", shortcut::TABLE))
     }));
     let port = link::apply(handle, &links, None).await.map_err(TeardownError::from);
     report.step(port.map(|removed| removed.then(|| format!("router port {}", RouterPort::NAME))));

@@ -5,6 +5,7 @@ pub mod link;
 pub mod neighbor;
 pub mod nft;
 pub mod route;
+pub mod shortcut;
 
 /// An error and its causes on one line, for errors whose own text leaves their causes out.
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {

@@ -44,7 +44,7 @@ pub async fn apply(
     routes: &BTreeSet<Route>,
 ) -> Result<Changes, NetlinkError> {
     let mut work = Work { handle, changes: Changes::default(), failed: None };
-    let held = held_routes(handle).await.map_err(NetlinkError::of("list routes"))?;
+    let held = held_routes(handle, ROUTING_TABLE).await.map_err(NetlinkError::of("list routes"))?;
     let plan = plan_routes(&held, routes);
     for route in &plan.add {
         let action = format!("add route {route:?} to table {ROUTING_TABLE}");
@@ -54,7 +54,9 @@ pub async fn apply(
         let action = format!("delete a route of table {ROUTING_TABLE}");
         work.deleted(action, handle.route().del(message).execute().await);
     }
-    let held = held_rules(handle).await.map_err(NetlinkError::of("list policy rules"))?;
+    let held = held_rules(handle, ROUTING_TABLE, ROUTING_TABLE)
+        .await
+        .map_err(NetlinkError::of("list policy rules"))?;
     let known: BTreeSet<Ipv4Addr> = held.iter().filter_map(rule_source).collect();
     for source in rules.difference(&known) {
         work.add_rule(*source).await;
@@ -113,9 +115,10 @@ impl Work<'_> {
     }
 }
 
-async fn held_routes(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
-    let request = RouteMessageBuilder::<Ipv4Addr>::new().table_id(ROUTING_TABLE).build();
-    let ours = |message: &RouteMessage| message.attributes.contains(&RouteAttribute::Table(ROUTING_TABLE));
+/// The routes of a table.
+pub(super) async fn held_routes(handle: &Handle, table: u32) -> Result<Vec<RouteMessage>, rtnetlink::Error> {
+    let request = RouteMessageBuilder::<Ipv4Addr>::new().table_id(table).build();
+    let ours = |message: &RouteMessage| message.attributes.contains(&RouteAttribute::Table(table));
     handle
         .route()
         .get(request)
@@ -125,10 +128,15 @@ async fn held_routes(handle: &Handle) -> Result<Vec<RouteMessage>, rtnetlink::Er
         .await
 }
 
-async fn held_rules(handle: &Handle) -> Result<Vec<RuleMessage>, rtnetlink::Error> {
+/// The rules into a table, of one priority.
+pub(super) async fn held_rules(
+    handle: &Handle,
+    table: u32,
+    priority: u32,
+) -> Result<Vec<RuleMessage>, rtnetlink::Error> {
     let ours = |message: &RuleMessage| {
-        message.attributes.contains(&RuleAttribute::Table(ROUTING_TABLE))
-            && message.attributes.contains(&RuleAttribute::Priority(ROUTING_TABLE))
+        message.attributes.contains(&RuleAttribute::Table(table))
+            && message.attributes.contains(&RuleAttribute::Priority(priority))
     };
     let rules = handle.rule().get(IpVersion::V4).execute();
     rules.try_filter(|message| std::future::ready(ours(message))).try_collect().await

@@ -45,7 +45,7 @@ pub(crate) fn underlay<'a>(
     }
 }
 
-/// `config`, `internal`, `vteps`, the underlay hooks and what is to be resolved for them.
+/// `config`, `internal`, `vteps`, the underlay hooks and what is to be resolved for them; what clients here reach.
 pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     let Round { config, underlay: (nic, link), .. } = *round;
     let external = config.external_gateway;
@@ -67,6 +67,7 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     for hook in [Hook::XdpUnderlay, Hook::TcUnderlay, Hook::TcUnderlayEgress] {
         datapath.hooks.insert(hook, nic.to_owned());
     }
+    datapath.cluster_eips = round.claims.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
     let host = &round.snapshot.host;
     for (name, node) in &round.snapshot.nodes {
         let Some(vtep) = node.internal_ip.filter(|vtep| *vtep != round.local) else { continue };

@@ -14,6 +14,7 @@ use super::report::step_failed;
 use crate::announce::Announcer;
 use crate::apply::bpf::{self, BpfError, Loaded, Maps};
 use crate::apply::neighbor::{Keeper, Observed};
+use crate::apply::shortcut::{self, Shortcut};
 use crate::apply::{link, nft, route};
 use crate::attach::Attachments;
 use crate::desired::problem::Problem;
@@ -63,6 +64,7 @@ struct Networking {
     rules: BTreeSet<Ipv4Addr>,
     routes: BTreeSet<Route>,
     elements: nft::Elements,
+    shortcut: Option<Shortcut>,
 }
 
 /// Holds what is needed to write, and what was written.
@@ -214,19 +216,24 @@ impl Writer {
     }
 
     async fn write_networking(&mut self, wanted: &Datapath, verify: Verify, outcome: &mut Outcome) {
+        let elements = nft::Elements::of(wanted);
         let networking = Networking {
             rules: wanted.rules.clone(),
             routes: wanted.routes.clone(),
-            elements: nft::Elements::new(&wanted.identity_snat, &wanted.internal),
+            shortcut: Shortcut::of(wanted, &elements),
+            elements,
         };
         if verify == Verify::Nothing && self.networking.as_ref() == Some(&networking) {
             return;
         }
         let before = outcome.problems.len();
-        let elements = nft::apply(&networking.elements).await;
+        let known = self.networking.as_ref().filter(|_| verify == Verify::Nothing);
+        let elements = nft::apply(&networking.elements, known.map(|known| &known.elements)).await;
         self.done(outcome, "nftables", elements.map(usize::from));
         let routes = route::apply(&self.handle, &networking.rules, &networking.routes).await;
         self.done(outcome, "policy routes", routes.map(|changes| changes.added + changes.deleted));
+        let shortcut = shortcut::apply(&self.handle, networking.shortcut).await;
+        self.done(outcome, "route to EIPs", shortcut);
         self.networking = (outcome.problems.len() == before).then_some(networking);
     }
 

@@ -1,7 +1,7 @@
 //! Packets the kernel has routed out: of EIP pods on this node, to the gateway or (on the gateway) to the world.
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{Config, Eip};
+use gateway_common::tables::{Config, Eip, Pod};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
@@ -27,6 +27,9 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
     if env.is_internal(packet.header.destination()) {
         return Err(Outcome::pass(Verdict::PassInternal));
     }
+    if packet.header.destination() == pod.eip {
+        return to_itself(frame, env, config, (&ethernet, packet), pod);
+    }
     packet.trim(frame)?;
     let tunnel = Tunnel {
         outer: ethernet,
@@ -38,6 +41,29 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
     geneve::encapsulate(frame, config, &packet, &tunnel)?;
     env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
     Ok(Outcome::pass(Verdict::ToGateway))
+}
+
+/// A pod that reaches itself by its EIP: turned round here, as the gateway would, and into the kernel again as if the
+/// gateway had sent it. A bridge would not send a frame back to the port it came from.
+#[inline(always)]
+fn to_itself<F: Frame, E: Env>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+    (ethernet, mut packet): (&eth::Header, Packet),
+    pod: &Pod,
+) -> Step<Outcome> {
+    let back = eth::Header { destination: ethernet.source, source: ethernet.destination, ..*ethernet };
+    match frame.store(0, &back.emit()) {
+        Some(()) => {}
+        None => return Err(Outcome::drop(Verdict::DropMalformed)),
+    }
+    let both = Rewrite { source: Some(pod.eip), destination: Some(packet.header.source()), hop: false };
+    let packets = frame.segments();
+    nat::rewrite(frame, &mut packet, both)?;
+    env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
+    env.count_eip(pod.slot, Direction::In, packets, packet.frame_len());
+    Ok(Outcome::new(Verdict::ToEip, Exit::of(Action::Inject, config.underlay_ifindex)))
 }
 
 /// Router port: an EIP pod of this node leaves with its EIP; what goes to an EIP is turned round, since nobody on

@@ -33,12 +33,23 @@ fn underlay_rows() -> Vec<Row> {
         leaves("UDP without checksum: none outside", ip(POD1, CLIENT).udp_without_checksum(1, 2, b"x"));
     without.out =
         to_gateway.clone().without_checksum().carry(&ip(POD1, CLIENT).udp_without_checksum(1, 2, b"x"));
+    let own = (udp(POD1, EIP1), udp(EIP1, POD1));
+    let turned = Row::change(
+        "to its own EIP: turned round here",
+        HOOK,
+        worker1(),
+        (routed(&own.0), ipv4_frame(GATEWAY_MAC, WORKER1_MAC, &own.1)),
+        (Verdict::ToEip, inject(UNDERLAY)),
+    )
+    .counts_out(SLOT1, 14 + own.0.len())
+    .counts_in(SLOT1, 14 + own.0.len());
     vec![
         leaves("an EIP pod's UDP to the world", udp(POD1, OUTSIDE)),
         leaves("an EIP pod's TCP to the world", ip(POD1, CLIENT).ttl(63).tcp(80, 40_000, &[], b"200 OK")),
         leaves("an EIP pod's ping", ip(POD1, CLIENT).ttl(63).echo_request(b"ping")),
         leaves("an EIP is the world", udp(POD1, EIP0)),
         without,
+        turned,
         pass("to another pod: never by the gateway", udp(POD1, [10, 244, 2, 11]), Verdict::PassInternal),
         pass("to a Service: never by the gateway", udp(POD1, [10, 96, 0, 10]), Verdict::PassInternal),
         pass("to a node: never by the gateway", udp(POD1, [172, 18, 0, 22]), Verdict::PassInternal),

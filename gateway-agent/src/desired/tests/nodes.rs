@@ -73,6 +73,7 @@ fn a_worker_holds_its_own_pods_and_the_way_to_the_gateway() {
         rules: BTreeSet::from([POD1]),
         routes: throws().into_iter().chain([default_route(ETH0, GW1, 8950)]).collect(),
         identity_snat: BTreeSet::from([POD1]),
+        cluster_eips: BTreeMap::from([(EIP, POD1), (EIP_GW, POD_GW)]),
         resolve: BTreeSet::from([(ETH0, GW1)]),
         ..Datapath::default()
     };
