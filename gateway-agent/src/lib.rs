@@ -16,6 +16,7 @@ pub mod desired;
 pub mod http;
 pub mod inspect;
 pub mod metrics;
+pub mod report;
 pub mod requirements;
 pub mod run;
 pub mod show;

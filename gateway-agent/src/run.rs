@@ -74,7 +74,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let mut source = Inputs::start(&options)?;
-    let observer = Observer::start(&options.node, &options.pin, options.metrics);
+    let observer = Observer::start(&options);
     let writer = Writer::new(options.node.clone(), options.pin, object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
@@ -204,8 +204,9 @@ impl Agent {
             State::Withdrawn => self.withdraw(verify).await,
             State::Datapath(wanted) => self.serve(wanted, &snapshot.host, watch, verify).await?,
         };
-        self.observer.passed(&decided, &outcome);
-        Ok((decided.problems, outcome))
+        let problems = decided.problems.clone();
+        self.observer.passed(snapshot, decided, self.writer.programmed(), &outcome);
+        Ok((problems, outcome))
     }
 
     fn keep(&mut self, snapshot: &Snapshot) -> Outcome {

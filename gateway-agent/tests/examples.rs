@@ -3,16 +3,14 @@
 use std::path::Path;
 
 use gateway_agent::annotation::Keys;
-use gateway_agent::config;
 use gateway_agent::desired::desired;
-use gateway_agent::snapshot::{Link, ObjectName, Snapshot};
+use gateway_agent::snapshot::{ConfigMapName, Link, Snapshot};
 use gateway_agent::source::dir::DirSource;
 
 #[test]
 fn the_manifests_bind_the_pods_eip_without_a_complaint() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples");
-    let config_map = ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() };
-    let inputs = DirSource::new(folder, Keys::default(), config_map).scan().unwrap();
+    let inputs = DirSource::new(folder, Keys::default(), ConfigMapName::default()).scan().unwrap();
     assert_eq!(inputs.problems, []);
     let mut snapshot = Snapshot {
         node_name: "ubuntu-kube-1".to_owned(),

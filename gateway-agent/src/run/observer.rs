@@ -1,17 +1,24 @@
 //! What others see of the loop: metrics, health, and the state that reports are written from.
 
-use std::net::SocketAddr;
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::writer::Outcome;
+use super::{Options, SourceOptions};
 use crate::config;
 use crate::desired::problem::{Kind, Problem};
 use crate::desired::{Desired, State};
 use crate::http::{self, Health, Served};
 use crate::metrics::{Exposition, Metrics};
+use crate::report;
+use crate::snapshot::Snapshot;
+
+/// Steps without which no EIP is served.
+const SERVING: [&str; 3] = ["router port", "tables", "programs"];
 
 /// Told of all the loop does; never makes it wait.
 pub(super) struct Observer {
@@ -20,17 +27,26 @@ pub(super) struct Observer {
     health: Arc<Health>,
     /// When a source told of a change that is not in the tables yet.
     event: Option<Instant>,
+    /// Where what is written back is planned.
+    report: Option<watch::Sender<Arc<report::State>>>,
 }
 
 impl Observer {
-    /// Serves metrics and health on `address` if there is one.
-    pub(super) fn start(node: &str, pin: &Path, address: Option<SocketAddr>) -> Self {
+    /// Serves metrics and health where told to, and writes back to the cluster that is the source. Manifests in a
+    /// directory are their author's.
+    pub(super) fn start(options: &Options) -> Self {
         let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
-        if let Some(address) = address {
-            let exposition = Exposition::new(&metrics, pin);
+        if let Some(address) = options.metrics {
+            let exposition = Exposition::new(&metrics, &options.pin);
             tokio::spawn(http::run(address, Arc::new(Served { health: Arc::clone(&health), exposition })));
         }
-        Self { node: node.to_owned(), metrics, health, event: None }
+        let report = match &options.source {
+            SourceOptions::Dir(_) => None,
+            SourceOptions::Kube(kubeconfig) => {
+                Some(report::send::start(kubeconfig.clone(), &options.node, metrics.clone()))
+            }
+        };
+        Self { node: options.node.clone(), metrics, health, event: None, report }
     }
 
     /// The loop went round.
@@ -54,9 +70,18 @@ impl Observer {
         self.health.set_missing(Some(problem.to_string()));
     }
 
-    /// A decision was made and carried out as far as `outcome` says.
-    pub(super) fn passed(&mut self, decided: &Desired, outcome: &Outcome) {
-        self.metrics.decided(decided, &self.node);
+    /// A decision was made and carried out as far as `outcome` says; `programmed` is what the tables serve now.
+    pub(super) fn passed(
+        &mut self,
+        snapshot: Snapshot,
+        decided: Desired,
+        programmed: BTreeMap<Ipv4Addr, Ipv4Addr>,
+        outcome: &Outcome,
+    ) {
+        if let Some(arrived) = snapshot.changed_at.map(Instant::from_std) {
+            self.event = Some(self.event.map_or(arrived, |event| event.min(arrived)));
+        }
+        self.metrics.decided(&decided, &self.node);
         self.metrics.table_ops(outcome.table_ops);
         for step in &outcome.failed {
             self.metrics.step_failed(step);
@@ -76,7 +101,12 @@ impl Observer {
         }
         if !outcome.again {
             let owner = decided.gateways.owner.as_ref() == Some(&self.node);
-            self.health.set_missing(missing(decided, outcome, owner && port.is_none()));
+            self.health.set_missing(missing(&decided, outcome, owner && port.is_none()));
+        }
+        if let Some(report) = &self.report {
+            let serves = !outcome.again && !outcome.failed.iter().any(|step| SERVING.contains(step));
+            let programmed = if serves { programmed } else { BTreeMap::new() };
+            report.send_replace(Arc::new(report::State { snapshot, desired: decided, programmed }));
         }
     }
 }

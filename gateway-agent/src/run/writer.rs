@@ -110,6 +110,13 @@ impl Writer {
         self.known.served()
     }
 
+    /// EIP → pod address of what is served here and now: rows that the tables hold, while their configuration says
+    /// that this node owns the external network. Empty on other nodes.
+    pub(super) fn programmed(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
+        let owner = self.known.config.is_some_and(|config| config.flags & CONFIG_OWNER != 0);
+        if owner { self.known.served() } else { BTreeMap::new() }
+    }
+
     /// Removes everything; the tables are loaded anew when they are wanted again.
     pub(super) async fn withdraw(&mut self) -> Outcome {
         self.announcer.disown();
