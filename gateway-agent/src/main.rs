@@ -55,8 +55,9 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
 }
 
 fn log(format: LogFormat) {
+    // What goes wrong with the API server is a problem like any other, told once.
     let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=error,kube_client=error"));
+        .unwrap_or_else(|_| EnvFilter::new("info,kube_runtime=off,kube_client=off"));
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(io::stderr)

@@ -63,19 +63,13 @@ pub(super) enum Trouble {
 }
 
 /// A watch that failed.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Failure {
     pub(super) trouble: Trouble,
     pub(super) message: String,
 }
 
 impl Failure {
-    /// The same trouble, whose wording may differ from one attempt to the next.
-    pub(super) fn is_like(&self, other: &Self) -> bool {
-        self.trouble == other.trouble
-            && (self.trouble == Trouble::Unreachable || self.message == other.message)
-    }
-
     /// What an operator is told; `what` is watched.
     pub(super) fn problem(&self, what: &str) -> Problem {
         let (field, remedy) = match self.trouble {

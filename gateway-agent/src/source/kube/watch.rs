@@ -26,10 +26,12 @@ use crate::desired::problem::Problem;
 use crate::snapshot::{Node, ObjectName, Pod, Vmi};
 use crate::source::manifest::{Fault, ObjectKind, Reader, service_cidrs};
 
-/// First pause after a failure; it doubles up to [`LONGEST_PAUSE`], and a random half of it is left out.
+/// First pause after a failure; it doubles up to the longest, and up to half of it is left out by chance.
 const PAUSE: Duration = Duration::from_millis(200);
-/// Longest pause between two attempts.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Longest pause before an API server that did not answer is asked again.
+const LONGEST_SILENCE: Duration = Duration::from_secs(3);
+/// Longest pause after an answer that did not help.
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// How long after a failure a watch has to be quiet to count as working again: longer than a connection may take.
 const QUIET: Duration = Duration::from_secs(8);
 /// How often it is asked whether an optional resource is served by now.
@@ -45,18 +47,34 @@ pub(super) struct Context {
     pub(super) node: String,
     /// Somebody has to look at the stores.
     pub(super) changed: Notify,
+    /// The API server answers again: no use waiting any longer.
+    answers: Notify,
     connection: Connection,
     world: Mutex<World>,
 }
 
 impl Context {
     pub(super) fn new(connection: Connection, reader: Reader, node: String) -> Self {
-        Self { reader, node, changed: Notify::new(), connection, world: Mutex::default() }
+        Self {
+            reader,
+            node,
+            changed: Notify::new(),
+            answers: Notify::new(),
+            connection,
+            world: Mutex::default(),
+        }
     }
 
     /// The stores.
     pub(super) fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits after a failure, but not longer than until another watch succeeds.
+    async fn pause(&self, failures: u32, longest: Duration) {
+        let pause = jittered(PAUSE.saturating_mul(1 << failures.min(10)).min(longest));
+        // Elapsed or told: both are a reason to try again.
+        _ = timeout(pause, self.answers.notified()).await;
     }
 
     /// Changes the stores; tells so when `change` says it is news.
@@ -116,8 +134,12 @@ pub(super) async fn follow<W: Watched>(context: std::sync::Arc<Context>) {
         if matches!(failure.trouble, Trouble::Unauthorized) {
             context.connection.renew().await;
         }
-        let absent = W::OPTIONAL.is_some() && told::<W>(&context, failure);
-        sleep(if absent { jittered(DISCOVERY) } else { pause(failures) }).await;
+        let longest = longest_pause(failure.trouble);
+        if told::<W>(&context, failure) {
+            sleep(jittered(DISCOVERY)).await;
+        } else {
+            context.pause(failures, longest).await;
+        }
         failures += 1;
     }
 }
@@ -178,18 +200,16 @@ async fn watch<W: Watched>(context: &Context, client: Client, failures: &mut u32
             }
             Some(Err(error)) => {
                 let failure = Failure::from(error);
-                match failure.trouble {
+                let trouble = failure.trouble;
+                match trouble {
                     Trouble::Unauthorized | Trouble::Forbidden | Trouble::NotServed | Trouble::Client => {
-                        if W::OPTIONAL.is_none() {
-                            told::<W>(context, failure.clone());
-                        }
                         return failure;
                     }
                     Trouble::Unreachable | Trouble::Gone | Trouble::Refused => {
-                        _ = told::<W>(context, failure)
+                        _ = told::<W>(context, failure);
                     }
                 }
-                sleep(pause(*failures)).await;
+                context.pause(*failures, longest_pause(trouble)).await;
                 *failures += 1;
             }
             None => return Failure { trouble: Trouble::Gone, message: "the watch ended".to_owned() },
@@ -215,6 +235,9 @@ fn take<W: Watched>(context: &Context, event: Event<W::Object>) {
             world.absent.remove(W::WHAT);
         }
         let recovered = !begun && world.succeeded(W::WHAT);
+        if recovered {
+            context.answers.notify_waiters();
+        }
         changed || recovered
     });
 }
@@ -236,8 +259,15 @@ fn read<W: Watched>(reader: &Reader, object: W::Object) -> (ObjectName, Read<W::
     (name, read)
 }
 
-fn pause(failures: u32) -> Duration {
-    jittered(PAUSE.saturating_mul(1 << failures.min(10)).min(LONGEST_PAUSE))
+fn longest_pause(trouble: Trouble) -> Duration {
+    match trouble {
+        Trouble::Unreachable | Trouble::Gone => LONGEST_SILENCE,
+        Trouble::Client
+        | Trouble::Unauthorized
+        | Trouble::Forbidden
+        | Trouble::NotServed
+        | Trouble::Refused => LONGEST_PAUSE,
+    }
 }
 
 /// Between half and all of it, so that the agents of a cluster do not come all at once.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use gateway_common::addr::Prefix;
 
-use super::connection::Failure;
+use super::connection::{Failure, Trouble};
 use super::store::Store;
 use crate::desired::problem::Problem;
 use crate::snapshot::{Node, ObjectName, Pod, Vmi};
@@ -28,6 +28,8 @@ pub(super) struct World {
     /// When the oldest change arrived that was not looked at yet.
     pub(super) changed_at: Option<Instant>,
     failures: BTreeMap<&'static str, Failure>,
+    /// Why the API server could not be reached when that began.
+    outage: Option<String>,
 }
 
 impl World {
@@ -38,10 +40,13 @@ impl World {
     }
 
     /// The watch of a resource failed. Returns whether that is news.
-    pub(super) fn failed(&mut self, what: &'static str, failure: Failure) -> bool {
-        match self.failures.get(what) {
+    pub(super) fn failed(&mut self, what: &'static str, mut failure: Failure) -> bool {
+        if failure.trouble == Trouble::Unreachable {
             // Of one outage the first word counts: it is told once.
-            Some(known) if known.is_like(&failure) => false,
+            failure.message.clone_from(self.outage.get_or_insert(failure.message.clone()));
+        }
+        match self.failures.get(what) {
+            Some(known) if *known == failure => false,
             Some(_) | None => {
                 self.failures.insert(what, failure);
                 true
@@ -51,7 +56,11 @@ impl World {
 
     /// The watch of a resource works. Returns whether that is news.
     pub(super) fn succeeded(&mut self, what: &'static str) -> bool {
-        self.failures.remove(what).is_some()
+        let known = self.failures.remove(what);
+        if !self.failures.values().any(|failure| failure.trouble == Trouble::Unreachable) {
+            self.outage = None;
+        }
+        known.is_some()
     }
 
     /// What the objects and the watches have wrong, each thing once.
@@ -74,7 +83,6 @@ impl World {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::source::kube::connection::Trouble;
 
     fn failure(trouble: Trouble, message: &str) -> Failure {
         Failure { trouble, message: message.to_owned() }
@@ -84,7 +92,7 @@ mod tests {
     fn an_api_server_that_is_away_is_told_once() {
         let mut world = World::default();
         assert!(world.failed("nodes", failure(Trouble::Unreachable, "Connection refused")));
-        assert!(world.failed("pods", failure(Trouble::Unreachable, "Connection refused")));
+        assert!(world.failed("pods", failure(Trouble::Unreachable, "connection closed")));
         assert!(!world.failed("pods", failure(Trouble::Unreachable, "timed out")), "the same outage");
         assert!(world.failed("configmaps", failure(Trouble::Forbidden, "no")));
         let problems: Vec<_> = world.problems().iter().map(Problem::to_string).collect();
