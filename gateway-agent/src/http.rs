@@ -106,7 +106,7 @@ pub struct Served {
     /// How the loop is doing.
     pub health: Arc<Health>,
     /// The metrics.
-    pub exposition: Exposition,
+    pub exposition: Arc<Exposition>,
 }
 
 /// Listens on `address` and serves for ever; an address that cannot be had is tried again and again.
@@ -190,9 +190,8 @@ async fn answer(method: &Method, path: &str, served: Arc<Served>) -> Response<Fu
 }
 
 async fn scrape(served: Arc<Served>) -> Response<Full<Bytes>> {
-    match tokio::task::spawn_blocking(move || served.exposition.text()).await {
-        Ok(Ok(body)) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
-        Ok(Err(error)) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
+    match Arc::clone(&served.exposition).scrape().await {
+        Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
 }

@@ -3,9 +3,11 @@
 //! Counters of packets, and how full the tables are, are read from the pinned tables at each scrape; the rest is
 //! what the loop and the reports note here. Label values come from closed sets, but for `eip`.
 
+mod in_cluster;
 mod maps;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use gateway_common::ABI_VERSION;
@@ -107,6 +109,26 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
+    in_cluster: Arc<in_cluster::Counted>,
+}
+
+/// Why there is no text.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrapeError {
+    /// It could not be put together.
+    #[error("cannot write the metrics: {source}")]
+    Text {
+        /// Cause.
+        #[from]
+        source: std::fmt::Error,
+    },
+    /// Its thread ended early.
+    #[error("cannot read the tables: {source}")]
+    Task {
+        /// Cause.
+        #[from]
+        source: tokio::task::JoinError,
+    },
 }
 
 impl Exposition {
@@ -144,10 +166,21 @@ impl Exposition {
             metrics.api_writes.clone(),
         );
         registry.register_collector(Box::new(maps::Pinned::new(pin)));
-        Self { registry }
+        let in_cluster = Arc::<in_cluster::Counted>::default();
+        registry.register_collector(Box::new(Arc::clone(&in_cluster)));
+        Self { registry, in_cluster }
     }
 
-    /// The metrics now. Reads the pinned tables: for a thread that may block.
+    /// The metrics now, without making the caller's thread wait.
+    ///
+    /// # Errors
+    /// [`ScrapeError`].
+    pub async fn scrape(self: Arc<Self>) -> Result<String, ScrapeError> {
+        self.in_cluster.read().await;
+        Ok(tokio::task::spawn_blocking(move || self.text()).await??)
+    }
+
+    /// The metrics, with the pinned tables as they are now: for a thread that may block.
     ///
     /// # Errors
     /// Nothing but a formatter's.

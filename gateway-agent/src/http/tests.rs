@@ -7,7 +7,7 @@ use crate::metrics::Metrics;
 
 async fn start() -> (SocketAddr, Arc<Health>) {
     let health = Arc::new(Health::default());
-    let exposition = Exposition::new(&Metrics::default(), Path::new("/nonexistent"));
+    let exposition = Arc::new(Exposition::new(&Metrics::default(), Path::new("/nonexistent")));
     let served = Arc::new(Served { health: Arc::clone(&health), exposition });
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

@@ -37,7 +37,7 @@ impl Observer {
     pub(super) fn start(options: &Options) -> Self {
         let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
         if let Some(address) = options.metrics {
-            let exposition = Exposition::new(&metrics, &options.pin);
+            let exposition = Arc::new(Exposition::new(&metrics, &options.pin));
             tokio::spawn(http::run(address, Arc::new(Served { health: Arc::clone(&health), exposition })));
         }
         let report = match &options.source {
