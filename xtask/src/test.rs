@@ -49,6 +49,8 @@ enum Section {
     Lab,
     /// A real Kubernetes API server in the lab.
     Kube,
+    /// Agents fed by the API server, in the lab.
+    Cluster,
 }
 
 enum Outcome {
@@ -71,6 +73,7 @@ impl Section {
             Self::Properties => "properties",
             Self::Lab => "lab tests",
             Self::Kube => "API server",
+            Self::Cluster => "agents on the API server",
         }
     }
 
@@ -78,7 +81,7 @@ impl Section {
     fn needs_build(self) -> bool {
         match self {
             Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny | Self::Kube => false,
-            Self::Clippy | Self::Unit | Self::Rows | Self::Properties | Self::Lab => true,
+            Self::Clippy | Self::Unit | Self::Rows | Self::Properties | Self::Lab | Self::Cluster => true,
         }
     }
 
@@ -108,6 +111,17 @@ impl Section {
                 "--",
                 "--test-threads=1",
             ]),
+            Self::Cluster => kube::ensure().and_then(|()| {
+                cargo(&[
+                    "test",
+                    "--package=gateway-tests",
+                    "--release",
+                    "--no-fail-fast",
+                    "--test=kube",
+                    "--",
+                    "--test-threads=1",
+                ])
+            }),
             Self::Kube => kube::ensure()
                 .and_then(|()| cargo(&["test", "--package=gateway-apiserver", "--", "--test-threads=1"])),
         }?;
