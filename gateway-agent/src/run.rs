@@ -8,7 +8,7 @@ mod observer;
 mod report;
 mod writer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -28,7 +28,7 @@ use crate::apply::neighbor::Observed;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, RouterPort, State, desired};
 use crate::requirements::{self, Purpose};
-use crate::snapshot::{ConfigMapName, Configured, Host, Snapshot};
+use crate::snapshot::{ConfigMapName, Configured, Held, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 use crate::status::StatusFile;
 
@@ -78,7 +78,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let writer = Writer::new(options.node.clone(), options.pin, object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
-    held.extend(writer.held());
+    held.pods.extend(writer.held());
     let mut agent = Agent {
         held,
         writer,
@@ -130,9 +130,9 @@ enum Phase {
 
 struct Agent {
     node: String,
-    /// EIP → address of the pod that has it, cluster-wide: at start what an earlier agent left in its status
+    /// Who has which EIP, cluster-wide: at start what an earlier agent left in its status
     /// file and, above that, in the tables; then what was decided last.
-    held: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    held: Held,
     writer: Writer,
     reporter: Reporter,
     observer: Observer,

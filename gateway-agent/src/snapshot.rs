@@ -35,15 +35,37 @@ pub struct Snapshot {
     pub service_cidrs: BTreeSet<Prefix>,
     /// Links, addresses, neighbours and routes of this host.
     pub host: Host,
-    /// EIP → address of the pod that is served: who was first is decided by who is served. The status
-    /// file's [`held`](crate::status::StatusFile::held) and, above that, the pinned tables'
+    /// Who was served before: at start what the status file
+    /// [holds](crate::status::StatusFile::held) and, above that, the pinned tables'
     /// [`served`](crate::tables::Tables::served); after the first decision what that
     /// [remembers](crate::desired::Desired::remember), since it knows of other nodes' pods too.
-    pub held: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    pub held: Held,
     /// What the sources could not read: by file and field.
     pub problems: Vec<Problem>,
     /// When the oldest change arrived that this snapshot has and the one before had not; `None`: none did.
     pub changed_at: Option<Instant>,
+}
+
+/// Who was served before.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// EIP → address of the pod that is served.
+    pub pods: BTreeMap<Ipv4Addr, Ipv4Addr>,
+    /// EIP → the VM that has it, also while it restarts.
+    pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+}
+
+/// A VM that was served.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct HeldVm {
+    /// Namespace and name of its VirtualMachineInstance, which are those of the VM.
+    pub vmi: ObjectName,
+    /// `metadata.uid` of the VirtualMachineInstance; another one at each start of the VM.
+    pub uid: String,
+    /// The pod its guest ran in; empty when none was known.
+    pub pod: String,
+    /// The pod that asked for the EIP; `None`: the VirtualMachineInstance did.
+    pub asked_by: Option<String>,
 }
 
 /// Namespace and name of the gateway's ConfigMap.
@@ -149,6 +171,8 @@ pub struct Vmi {
     pub node: Option<String>,
     /// Target pod of the last migration, once the guest runs there and unless it failed.
     pub migrated_to: Option<String>,
+    /// `status.phase` is `Succeeded` or `Failed`.
+    pub finished: bool,
     /// A VirtualMachine controls it: when it is gone, another one of its name may follow.
     pub by_vm: bool,
     /// It was deleted a moment ago, and none of its name has followed.

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::desired::problem::Problem;
 use crate::desired::{Desired, State};
+use crate::snapshot::{Held, HeldVm};
 
 /// Directory of the file unless told otherwise.
 pub const STATE_DIR: &str = "/run/eip-gateway";
@@ -29,6 +30,8 @@ pub struct Status {
     pub owner: Option<String>,
     /// EIPs and the pods they were given to, cluster-wide, by EIP.
     pub bindings: Vec<Binding>,
+    /// VMs that have an EIP, or for which it is reserved while they restart, by EIP.
+    pub vms: BTreeMap<Ipv4Addr, HeldVm>,
     /// All that was refused or warned of: refusals first, then conflicts, then warnings.
     pub problems: Vec<Problem>,
 }
@@ -101,6 +104,7 @@ impl Status {
             node: claim.node.clone(),
         });
         self.bindings = bindings.collect();
+        self.vms.clone_from(&decided.vms);
     }
 }
 
@@ -121,9 +125,10 @@ impl StatusFile {
         Self { dir: dir.to_owned(), current: Status { node: node.to_owned(), ..current }, written }
     }
 
-    /// EIP → pod address as last decided, cluster-wide: a worker's tables know of its own pods only.
-    pub fn held(&self) -> BTreeMap<Ipv4Addr, Ipv4Addr> {
-        self.current.bindings.iter().map(|binding| (binding.eip, binding.pod_ip)).collect()
+    /// Who was served as last decided, cluster-wide: a worker's tables know of its own pods only.
+    pub fn held(&self) -> Held {
+        let pods = self.current.bindings.iter().map(|binding| (binding.eip, binding.pod_ip)).collect();
+        Held { pods, vms: self.current.vms.clone() }
     }
 
     /// Takes a decision over.

@@ -1,4 +1,9 @@
-//! Which pod has which EIP: from all pods that ask, the one that is served.
+//! Which pod has which EIP: from all pods and VMs that ask, the one that is served.
+//!
+//! Every agent decides by itself, so what all of them see comes first: the label and the annotation `routed` that the
+//! owning gateway writes on the pod it serves. An agent that lost its memory, or was away and remembers what is no
+//! longer so, then agrees with the others. Its own memory decides where these say nothing, or the same of both:
+//! before the owner has written, after a user removed `routed`, and where Kube-OVN sets `routed` on every pod.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,7 +12,8 @@ use std::net::Ipv4Addr;
 use crate::annotation::parse_eip;
 use crate::config::GatewayConfig;
 use crate::desired::problem::Problem;
-use crate::snapshot::{ObjectName, Pod, Snapshot};
+use crate::desired::vm::{self, Author, Launched, Vm, Wish};
+use crate::snapshot::{HeldVm, ObjectName, Pod, Snapshot};
 
 /// An EIP that is served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -22,116 +28,285 @@ pub struct Claim {
     pub vtep: Ipv4Addr,
 }
 
-/// A pod that asks for an EIP and could be served.
-struct Claimant<'a> {
+/// Who has which EIP.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Claims {
+    /// The EIPs that are served.
+    pub served: BTreeMap<Ipv4Addr, Claim>,
+    /// The VMs among those, and those for which an EIP is kept while they restart.
+    pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+    /// Every refusal, conflict and wait that has a cause.
+    pub problems: Vec<Problem>,
+}
+
+/// Smallest first: a pod that ends yields to any other, one that is not ready to one that is; then who is served
+/// stays, and only among newcomers does age decide.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Rank {
+    ends: bool,
+    unready: bool,
+    bound: Reverse<bool>,
+    routed: Reverse<bool>,
+    held: Reverse<bool>,
+    created: i64,
+    name: ObjectName,
+}
+
+/// A pod or VM that asks for an EIP and could be served.
+struct Claimant {
     eip: Ipv4Addr,
-    claim: Claim,
-    state: &'a Pod,
-    /// The tables serve this pod with this EIP.
-    held: bool,
+    /// `None`: a VM that runs nowhere at the moment.
+    claim: Option<Claim>,
+    vm: Option<HeldVm>,
+    rank: Rank,
 }
 
-impl Claimant<'_> {
-    /// Smallest first. A pod that ends yields to any other, one that is not ready to one that is; then who is served
-    /// stays, and only among newcomers does age decide.
-    fn rank(&self) -> impl Ord + use<'_> {
-        (self.state.terminating, !self.state.ready, Reverse(self.held), self.state.created, &self.claim.pod)
+impl Claimant {
+    /// Its name in problems.
+    fn object(&self) -> String {
+        match (&self.claim, &self.vm) {
+            (Some(claim), _) => format!("pod {}", claim.pod),
+            (None, Some(vm)) => format!("virtualmachineinstance {}, which is restarting", vm.vmi),
+            (None, None) => String::new(),
+        }
     }
 }
 
-/// The EIPs that are served, and every refusal, conflict and wait that has a cause.
-pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> (BTreeMap<Ipv4Addr, Claim>, Vec<Problem>) {
+/// Decides who has which EIP.
+pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
+    let round = Round { snapshot, config };
     let mut problems = Vec::new();
-    let mut by_pod_ip = BTreeMap::<Ipv4Addr, Vec<Claimant<'_>>>::new();
-    for (name, pod) in &snapshot.pods {
-        match claimant(snapshot, config, name, pod) {
-            Ok(Some(claimant)) => by_pod_ip.entry(claimant.claim.pod_ip).or_default().push(claimant),
-            Ok(None) => {}
-            Err(problem) => problems.push(problem),
-        }
+    let mut by_eip = BTreeMap::<Ipv4Addr, Vec<Claimant>>::new();
+    for claimant in one_per_address(round.claimants(&mut problems), &mut problems) {
+        by_eip.entry(claimant.eip).or_default().push(claimant);
     }
-    let mut by_eip = BTreeMap::<Ipv4Addr, Vec<Claimant<'_>>>::new();
-    for (pod_ip, mut claimants) in by_pod_ip {
-        let winner = take_first(&mut claimants);
-        for loser in claimants {
-            problems.push(Problem::refused(
-                format!("pod {}", loser.claim.pod),
-                "status.podIP",
-                format!("{pod_ip} is also the address of pod {}", winner.claim.pod),
-                "give each pod an address of its own",
-            ));
-        }
-        by_eip.entry(winner.eip).or_default().push(winner);
-    }
-    let mut claims = BTreeMap::new();
+    let mut claims = Claims::default();
     for (eip, mut claimants) in by_eip {
         let winner = take_first(&mut claimants);
-        for loser in claimants {
+        for loser in claimants.iter().filter(|loser| loser.claim.is_some()) {
             problems.push(Problem::conflict(
-                format!("pod {}", loser.claim.pod),
+                loser.object(),
                 snapshot.keys.eip_field(),
-                format!("{eip} belongs to pod {}", winner.claim.pod),
-                "choose another EIP, or take it from that pod: this one then gets it without further ado",
+                format!("{eip} belongs to {}", winner.object()),
+                "choose another EIP, or take it from that one: this one then gets it without further ado",
             ));
         }
-        claims.insert(eip, winner.claim);
+        claims.served.extend(winner.claim.map(|claim| (eip, claim)));
+        claims.vms.extend(winner.vm.map(|vm| (eip, vm)));
     }
-    (claims, problems)
+    claims.problems = problems;
+    claims
+}
+
+/// Of several claimants with one pod address the first.
+fn one_per_address(claimants: Vec<Claimant>, problems: &mut Vec<Problem>) -> Vec<Claimant> {
+    let mut by_pod_ip = BTreeMap::<Ipv4Addr, Vec<Claimant>>::new();
+    let mut kept = Vec::new();
+    for claimant in claimants {
+        match claimant.claim.as_ref().map(|claim| claim.pod_ip) {
+            Some(pod_ip) => by_pod_ip.entry(pod_ip).or_default().push(claimant),
+            None => kept.push(claimant),
+        }
+    }
+    for (pod_ip, mut claimants) in by_pod_ip {
+        let winner = take_first(&mut claimants);
+        problems.extend(claimants.iter().map(|loser| {
+            Problem::refused(
+                loser.object(),
+                "status.podIP",
+                format!("{pod_ip} is also the address of {}", winner.object()),
+                "give each pod an address of its own",
+            )
+        }));
+        kept.push(winner);
+    }
+    kept
 }
 
 /// Takes the claimant of the smallest rank out of a list that is never empty.
-fn take_first<'a>(claimants: &mut Vec<Claimant<'a>>) -> Claimant<'a> {
-    claimants.sort_by(|a, b| a.rank().cmp(&b.rank()));
+fn take_first(claimants: &mut Vec<Claimant>) -> Claimant {
+    claimants.sort_by(|a, b| a.rank.cmp(&b.rank));
     claimants.remove(0)
 }
 
-/// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that comes by itself.
-fn claimant<'a>(
-    snapshot: &Snapshot,
-    config: &GatewayConfig,
-    name: &ObjectName,
-    pod: &'a Pod,
-) -> Result<Option<Claimant<'a>>, Problem> {
-    let Some(text) = pod.eip.as_deref().filter(|text| !text.trim().is_empty()) else { return Ok(None) };
-    if pod.finished {
-        return Ok(None);
+struct Round<'a> {
+    snapshot: &'a Snapshot,
+    config: &'a GatewayConfig,
+}
+
+impl Round<'_> {
+    fn claimants(&self, problems: &mut Vec<Problem>) -> Vec<Claimant> {
+        let mut claimants = Vec::new();
+        for (name, pod) in self.snapshot.pods.iter().filter(|(_, pod)| pod.launcher.is_none()) {
+            match self.pod(name, pod) {
+                Ok(claimant) => claimants.extend(claimant),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        for vm in vm::vms(self.snapshot) {
+            match self.vm(&vm, problems) {
+                Ok(claimant) => claimants.extend(claimant),
+                Err(problem) => problems.push(problem),
+            }
+        }
+        claimants
     }
-    let object = format!("pod {name}");
-    if pod.host_network {
-        return Err(Problem::refused(
-            object,
-            "spec.hostNetwork",
-            "the pod shares its node's address, so it can have no EIP",
-            "set hostNetwork to false, or remove the annotation",
-        ));
-    }
-    let field = snapshot.keys.eip_field();
-    let eip = match parse_eip(text, config) {
-        Ok(Some(eip)) => eip,
-        Ok(None) => return Ok(None),
-        Err(error) => return Err(Problem::refused(object, field, error.to_string(), error.remedy(config))),
-    };
-    if let Some((node, _)) = snapshot.nodes.iter().find(|(_, node)| node.internal_ip == Some(eip)) {
-        let message = format!("{eip} is the address of node {node}");
-        let remedy = format!("choose a free address of {}", config.external_gateway.trunc());
-        return Err(Problem::refused(object, field, message, remedy));
-    }
-    let (Some(node_name), Some(pod_ip)) = (&pod.node, pod.ip) else { return Ok(None) };
-    let Some(vtep) = snapshot.nodes.get(node_name).and_then(|node| node.internal_ip) else {
-        let why = if snapshot.nodes.contains_key(node_name) {
-            "has no IPv4 address of type InternalIP"
-        } else {
-            "is not known"
+
+    /// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that comes by itself.
+    fn pod(&self, name: &ObjectName, pod: &Pod) -> Result<Option<Claimant>, Problem> {
+        let Some(text) = pod.eip.as_deref().filter(|_| !pod.finished) else { return Ok(None) };
+        let Some(eip) = self.eip(name, pod, text)? else { return Ok(None) };
+        let Some(claim) = self.claim(name, pod, eip)? else { return Ok(None) };
+        let rank = Rank {
+            ends: pod.terminating,
+            unready: !pod.ready,
+            bound: Reverse(pod.bound_label),
+            routed: Reverse(pod.routed),
+            held: Reverse(self.snapshot.held.pods.get(&eip) == Some(&claim.pod_ip)),
+            created: pod.created,
+            name: name.clone(),
         };
-        let message = format!("its node {node_name:?} {why}, so EIP {eip} waits");
-        return Err(Problem::warning(
-            object,
-            "spec.nodeName",
+        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, rank }))
+    }
+
+    /// What a VM asks for. Neither that its pod terminates nor that it is not ready makes it yield: a restart or a
+    /// pause is no reason to give its address away.
+    fn vm(&self, vm: &Vm<'_>, problems: &mut Vec<Problem>) -> Result<Option<Claimant>, Problem> {
+        let active = vm::active(vm, self.snapshot.partial);
+        let Some(wish) = vm::wish(vm, active) else { return Ok(None) };
+        let eip = match active {
+            Some(Launched { name, pod, .. }) => self.eip(name, pod, &wish.text)?,
+            // Nobody could be told; it is told as soon as it runs.
+            None => parse_eip(&wish.text, self.config).unwrap_or_default(),
+        };
+        let Some(eip) = eip else { return Ok(None) };
+        let mut claim = None;
+        if let Some(active) = active {
+            problems.extend(self.fleeting(vm, active, &wish));
+            match self.claim(active.name, active.pod, eip) {
+                Ok(made) => claim = made,
+                Err(problem) => problems.push(problem),
+            }
+        }
+        let held = self.has(vm, eip, claim.as_ref());
+        if claim.is_none() && !self.keeps(vm, eip, held) {
+            return Ok(None);
+        }
+        let pod = active.map(|active| active.name.name.clone());
+        let before = vm.held.map(|(_, held)| held.pod.clone());
+        let remembered = HeldVm {
+            vmi: vm.name.clone(),
+            uid: vm.uid.to_owned(),
+            pod: pod.or(before).unwrap_or_default(),
+            asked_by: wish.by.pod(),
+        };
+        let eldest = vm.pods.iter().map(|pod| pod.pod.created).min().unwrap_or_default();
+        let rank = Rank {
+            ends: vm.superseded,
+            unready: false,
+            bound: Reverse(vm.pods.iter().any(|pod| pod.pod.bound_label)),
+            routed: Reverse(vm.pods.iter().any(|pod| pod.pod.routed)),
+            held: Reverse(held),
+            created: vm.vmi.map_or(eldest, |vmi| vmi.created),
+            name: vm.name.clone(),
+        };
+        Ok(Some(Claimant { eip, claim, vm: Some(remembered), rank }))
+    }
+
+    /// Whether a VM is remembered to have an EIP.
+    fn has(&self, vm: &Vm<'_>, eip: Ipv4Addr, claim: Option<&Claim>) -> bool {
+        let held = &self.snapshot.held;
+        match held.vms.get(&eip) {
+            Some(memory) => memory.vmi == vm.name,
+            None => claim.is_some_and(|claim| held.pods.get(&eip) == Some(&claim.pod_ip)),
+        }
+    }
+
+    /// Whether a VM that runs nowhere keeps its EIP from others: while it restarts, if it had it, or if nobody
+    /// remembers and it ran.
+    fn keeps(&self, vm: &Vm<'_>, eip: Ipv4Addr, held: bool) -> bool {
+        let Some(vmi) = vm.vmi else { return held && !vm.pods.iter().all(|pod| pod.pod.finished) };
+        let memory = &self.snapshot.held;
+        let forgotten = !memory.vms.contains_key(&eip) && !memory.pods.contains_key(&eip);
+        (vmi.by_vm || !vmi.finished) && (held || (forgotten && vmi.node.is_some()))
+    }
+
+    /// A warning where a VM's EIP does not outlive a migration or a restart, or is about to change by one.
+    fn fleeting(&self, vm: &Vm<'_>, active: Launched<'_>, wish: &Wish) -> Option<Problem> {
+        let vmi = vm.vmi?;
+        let eip = wish.text.trim();
+        let message = match (&wish.by, vmi.eip.as_deref().map(str::trim)) {
+            (Author::Active(_), Some(other)) if other != eip => format!(
+                "the pod asks for EIP {eip}, virtualmachineinstance {} for {other:?}: the pod's counts until a \
+                 migration or restart",
+                vm.name
+            ),
+            (_, Some(_)) | (Author::Vmi, None) => return None,
+            (Author::Active(_), None) => {
+                format!("EIP {eip} is asked for by this pod alone, and lost when the VM restarts")
+            }
+            (Author::Other(pod), None) => {
+                format!(
+                    "EIP {eip} is kept because pod {pod} of the same VM asks for it, and lost when it restarts"
+                )
+            }
+            (Author::Memory(_), None) => format!(
+                "EIP {eip} is kept because the VM had it before a migration, and lost when the VM restarts"
+            ),
+        };
+        Some(Problem::warning(
+            format!("pod {}", active.name),
+            self.snapshot.keys.eip_field(),
             message,
-            "create the Node with its InternalIP",
-        ));
-    };
-    let held = snapshot.held.get(&eip) == Some(&pod_ip);
-    let claim = Claim { pod: name.clone(), pod_ip, node: node_name.clone(), vtep };
-    Ok(Some(Claimant { eip, claim, state: pod, held }))
+            "only the annotation in spec.template.metadata of the VirtualMachine makes it permanent; until the next \
+             restart write it to the VirtualMachineInstance and the pod too, or an empty one to the pod to give it up",
+        ))
+    }
+
+    /// The EIP a pod may ask for by `text`; `None` when that is empty.
+    fn eip(&self, name: &ObjectName, pod: &Pod, text: &str) -> Result<Option<Ipv4Addr>, Problem> {
+        let Self { snapshot, config } = self;
+        if text.trim().is_empty() {
+            return Ok(None);
+        }
+        let object = format!("pod {name}");
+        if pod.host_network {
+            return Err(Problem::refused(
+                object,
+                "spec.hostNetwork",
+                "the pod shares its node's address, so it can have no EIP",
+                "set hostNetwork to false, or remove the annotation",
+            ));
+        }
+        let field = snapshot.keys.eip_field();
+        let eip = match parse_eip(text, config) {
+            Ok(Some(eip)) => eip,
+            Ok(None) => return Ok(None),
+            Err(error) => {
+                return Err(Problem::refused(object, field, error.to_string(), error.remedy(config)));
+            }
+        };
+        if let Some((node, _)) = snapshot.nodes.iter().find(|(_, node)| node.internal_ip == Some(eip)) {
+            let message = format!("{eip} is the address of node {node}");
+            let remedy = format!("choose a free address of {}", config.external_gateway.trunc());
+            return Err(Problem::refused(object, field, message, remedy));
+        }
+        Ok(Some(eip))
+    }
+
+    /// Where a pod is; `None` while it waits for an address or a node.
+    fn claim(&self, name: &ObjectName, pod: &Pod, eip: Ipv4Addr) -> Result<Option<Claim>, Problem> {
+        let (Some(node), Some(pod_ip)) = (&pod.node, pod.ip) else { return Ok(None) };
+        let Some(vtep) = self.snapshot.nodes.get(node).and_then(|node| node.internal_ip) else {
+            let known = self.snapshot.nodes.contains_key(node);
+            let why = if known { "has no IPv4 address of type InternalIP" } else { "is not known" };
+            return Err(Problem::warning(
+                format!("pod {name}"),
+                "spec.nodeName",
+                format!("its node {node:?} {why}, so EIP {eip} waits"),
+                "create the Node with its InternalIP",
+            ));
+        };
+        Ok(Some(Claim { pod: name.clone(), pod_ip, node: node.clone(), vtep }))
+    }
 }

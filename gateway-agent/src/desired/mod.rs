@@ -5,6 +5,7 @@ mod gateway;
 pub mod internal;
 pub mod ownership;
 pub mod problem;
+pub mod vm;
 mod worker;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,11 +15,11 @@ use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables;
 
 use crate::config::GatewayConfig;
-use crate::desired::claim::{Claim, claims};
+use crate::desired::claim::{Claim, Claims, claims};
 use crate::desired::internal::internal;
 use crate::desired::ownership::{Gateways, gateways};
 use crate::desired::problem::Problem;
-use crate::snapshot::{Configured, Link, ObjectName, RouteTo, Snapshot};
+use crate::snapshot::{Configured, Held, HeldVm, Link, ObjectName, RouteTo, Snapshot};
 
 /// The outcome of one decision.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Desired {
     pub bindings: BTreeMap<Ipv4Addr, ObjectName>,
     /// The pods the EIPs were given to, cluster-wide, bound or not yet.
     pub served: BTreeMap<Ipv4Addr, Claim>,
+    /// The VMs among them, and those for which an EIP is reserved while they restart.
+    pub vms: BTreeMap<Ipv4Addr, HeldVm>,
     /// The gateway nodes.
     pub gateways: Gateways,
     /// Everything refused or worth a warning, in a stable order.
@@ -37,9 +40,10 @@ pub struct Desired {
 
 impl Desired {
     /// Makes `held` what the next [`Snapshot::held`] is to be, unless this decision leaves things as they are.
-    pub fn remember(&self, held: &mut BTreeMap<Ipv4Addr, Ipv4Addr>) {
+    pub fn remember(&self, held: &mut Held) {
         if self.state != State::Keep {
-            *held = self.served.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+            held.pods = self.served.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+            held.vms.clone_from(&self.vms);
         }
     }
 }
@@ -219,8 +223,9 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
     let object = snapshot.config_map.to_string();
     let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
     desired.problems.extend(problems);
-    let (claims, problems) = claims(snapshot, config);
+    let Claims { served: claims, vms, problems } = claims(snapshot, config);
     desired.problems.extend(problems);
+    desired.vms = vms;
     let (internal, problems) = internal(snapshot, config, &object);
     desired.problems.extend(problems);
     desired.served.clone_from(&claims);

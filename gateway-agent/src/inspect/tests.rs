@@ -20,6 +20,7 @@ fn status() -> Status {
             binding("192.168.100.101", "default/web", "10.244.2.10", "worker1"),
             binding("192.168.100.102", "default/old", "10.244.1.99", "gw1"),
         ],
+        vms: BTreeMap::new(),
         problems: vec![],
     }
 }

@@ -54,7 +54,7 @@ fn what_changes_nothing_leaves_the_bindings_and_a_withdrawal_takes_them() {
     file.note(&decided());
     file.publish(&[]).unwrap();
     let mut restarted = StatusFile::open(dir.path(), "gw1");
-    assert_eq!(restarted.held(), BTreeMap::from([(EIP, POD)]));
+    assert_eq!(restarted.held().pods, BTreeMap::from([(EIP, POD)]));
     restarted.note(&Desired::default());
     restarted.publish(&problems()).unwrap();
     let status = read(dir.path()).unwrap();
@@ -70,7 +70,7 @@ fn another_nodes_file_is_not_taken_over() {
     let mut file = StatusFile::open(dir.path(), "gw1");
     file.note(&decided());
     file.publish(&[]).unwrap();
-    assert_eq!(StatusFile::open(dir.path(), "worker1").held(), BTreeMap::new());
+    assert_eq!(StatusFile::open(dir.path(), "worker1").held(), Held::default());
     StatusFile::open(dir.path(), "worker1").publish(&[]).unwrap();
     assert_eq!(read(dir.path()).unwrap().bindings, []);
 }

@@ -73,7 +73,7 @@ fn a_nodes_address_is_no_eip() {
 #[test]
 fn of_two_pods_one_is_served_and_the_other_told() {
     let held = |mut snapshot: Snapshot, addr: &str| {
-        snapshot.held.insert(EIP, ip(addr));
+        snapshot.held.pods.insert(EIP, ip(addr));
         snapshot
     };
     let ends = |pod: &mut Pod| pod.terminating = true;
@@ -112,10 +112,10 @@ fn of_two_pods_one_is_served_and_the_other_told() {
 
 #[test]
 fn a_worker_remembers_who_was_first_on_other_nodes() {
-    let mut held = BTreeMap::new();
+    let mut held = Held::default();
     let mut snapshot = snapshot("worker1").with_pod("b", "worker2", "10.244.3.10", "192.168.100.101", 2);
     desired(&snapshot).remember(&mut held);
-    assert_eq!(held, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
+    assert_eq!(held.pods, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
     // The elder one asks later, and it is on this very node.
     snapshot.held.clone_from(&held);
     let snapshot = snapshot.with_pod("a", "worker1", "10.244.2.10", "192.168.100.101", 1);
@@ -125,13 +125,14 @@ fn a_worker_remembers_who_was_first_on_other_nodes() {
 
 #[test]
 fn a_decision_that_changes_nothing_forgets_nothing_and_a_withdrawal_everything() {
-    let mut held = BTreeMap::from([(EIP, ip("10.244.3.10"))]);
+    let pods = BTreeMap::from([(EIP, ip("10.244.3.10"))]);
+    let mut held = Held { pods, ..Held::default() };
     let mut unknown = two();
     unknown.nodes.remove("gw1");
     desired(&unknown).remember(&mut held);
-    assert_eq!(held, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
+    assert_eq!(held.pods, BTreeMap::from([(EIP, ip("10.244.3.10"))]));
     desired(&Snapshot { config: Configured::Disabled, ..two() }).remember(&mut held);
-    assert_eq!(held, BTreeMap::new());
+    assert_eq!(held, Held::default());
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl Reader {
         Vmi {
             node: text("/status/nodeName"),
             migrated_to: text("/status/migrationState/targetPod").filter(|_| ready && !failed),
+            finished: matches!(text("/status/phase").as_deref(), Some("Succeeded" | "Failed")),
             by_vm,
             uid: vmi.metadata.uid.unwrap_or_default(),
             created: vmi.metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
