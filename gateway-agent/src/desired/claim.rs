@@ -206,7 +206,8 @@ impl Round<'_> {
             unready: false,
             bound: Reverse(vm.pods.iter().any(|pod| pod.pod.bound_label)),
             routed: Reverse(vm.pods.iter().any(|pod| pod.pod.routed)),
-            held: Reverse(held),
+            // Who keeps it without a pod had it: whoever waits and was not written to did not.
+            held: Reverse(held || claim.is_none()),
             created: vm.vmi.map_or(eldest, |vmi| vmi.created),
             name: vm.name.clone(),
         };

@@ -148,3 +148,32 @@ fn two_pods_with_one_address_have_one_eip_between_them() {
 fn conflicts_are_told_apart_from_refusals() {
     assert_eq!(desired(&two()).problems[0].kind, Kind::Conflict);
 }
+
+/// The label and `routed` are seen by all: they count before what one agent remembers, and memory before age.
+#[test]
+fn agents_agree_whatever_they_remember() {
+    let label = |pod: &mut Pod| pod.bound_label = true;
+    let routed = |pod: &mut Pod| pod.routed = true;
+    let both = |pod: &mut Pod| (pod.bound_label, pod.routed) = (true, true);
+    let yields = |pod: &mut Pod| pod.ready = false;
+    for (case, cluster, winner, by_memory) in [
+        ("nothing written yet", two(), "a", true),
+        ("b is written to", two().change("b", both), "b", false),
+        ("b is routed", two().change("b", routed), "b", false),
+        ("b is labelled, a user removed routed", two().change("b", label), "b", false),
+        ("Kube-OVN sets routed on all", two().change("b", both).change("a", routed), "b", false),
+        ("both are written to: a hand-over", two().change("b", both).change("a", both), "a", true),
+        ("b is written to and not ready", two().change("b", both).change("b", yields), "a", false),
+    ] {
+        for (memory, expected) in [
+            (None, winner),
+            (Some("10.244.2.10"), if by_memory { "a" } else { winner }),
+            (Some("10.244.3.10"), if by_memory { "b" } else { winner }),
+            (Some("10.244.9.9"), winner),
+        ] {
+            let mut seen = cluster.clone();
+            seen.held.pods.extend(memory.map(|addr| (EIP, ip(addr))));
+            assert_eq!(outcome_of(&desired(&seen)), expected, "{case}, {memory:?} remembered");
+        }
+    }
+}

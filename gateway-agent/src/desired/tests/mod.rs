@@ -2,6 +2,7 @@
 
 mod claims;
 mod nodes;
+mod vms;
 
 use super::*;
 use crate::config::tests::example;

@@ -231,3 +231,45 @@ fn the_external_subnet_is_never_internal_as_a_whole() {
     assert!(internal.contains(&prefix("192.168.100.12/32")));
     assert!(!internal.iter().any(|prefix| prefix.contains(ip("192.168.100.1"))));
 }
+
+#[test]
+fn an_owner_that_is_not_ready_hands_over_and_workers_follow() {
+    let owned = |here: &str, gw1_ready: bool, worker2_ready: bool| {
+        let mut snapshot = with_pods(here);
+        snapshot.host.links.insert("enp8s0".to_owned(), link(ENP8S0, 1500, &[]));
+        snapshot.config_mut().gateway_nodes = vec!["gw1".to_owned(), "worker2".to_owned()];
+        snapshot.nodes.get_mut("gw1").unwrap().ready = gw1_ready;
+        snapshot.nodes.get_mut("worker2").unwrap().ready = worker2_ready;
+        let desired = desired(&snapshot);
+        assert_eq!(desired.bindings.len(), 2, "every gateway and worker knows them all the while");
+        let datapath = datapath(&desired);
+        let way = datapath.pods.get(&POD1).map(|row| row.gateway);
+        (desired.gateways.owner.clone().unwrap(), datapath.router_port.is_some(), way)
+    };
+    for (gw1, worker2, owner, addr) in [
+        (true, true, "gw1", GW1),
+        (false, true, "worker2", WORKER2),
+        // Nobody is Ready: the first serves on.
+        (false, false, "gw1", GW1),
+        (true, false, "gw1", GW1),
+    ] {
+        for here in ["gw1", "worker2"] {
+            let mine = owner == here;
+            let way = Some((!mine).then_some(addr));
+            assert_eq!(owned(here, gw1, worker2), (owner.to_owned(), mine, way), "{here}");
+        }
+        assert_eq!(owned("worker1", gw1, worker2), (owner.to_owned(), false, Some(Some(addr))));
+    }
+}
+
+#[test]
+fn service_cidrs_are_internal() {
+    let mut snapshot = with_pods("worker1");
+    snapshot.config_mut().cluster_cidrs.clear();
+    snapshot.service_cidrs = BTreeSet::from([prefix("10.43.0.0/16")]);
+    let desired = desired(&snapshot);
+    let datapath = datapath(&desired);
+    assert!(datapath.internal.contains(&prefix("10.43.0.0/16")));
+    assert!(datapath.routes.contains(&Route::Throw(prefix("10.43.0.0/16"))));
+    assert!(!datapath.internal.contains(&prefix("10.96.0.0/12")));
+}

@@ -213,6 +213,90 @@ fn other_objects_are_ignored_with_a_warning() {
     }
 }
 
+/// A VirtualMachineInstance in the middle of a migration, a launcher of it, and a ServiceCIDR.
+const KUBEVIRT: &str = r#"
+apiVersion: kubevirt.io/v1
+kind: VirtualMachineInstance
+metadata:
+  name: web
+  namespace: t
+  uid: u1
+  annotations: { ovn.kubernetes.io/eip: 192.168.100.101 }
+  ownerReferences: [{ apiVersion: kubevirt.io/v1, kind: VirtualMachine, name: web, uid: v1, controller: true }]
+spec: { domain: { devices: {} } }
+status:
+  phase: Running
+  nodeName: n1
+  migrationState: { targetPod: virt-launcher-web-b, targetNodeDomainReadyTimestamp: "2026-01-01T00:00:00Z" }
+---
+apiVersion: v1
+kind: Pod
+metadata:
+  name: virt-launcher-web-b
+  namespace: t
+  labels: { kubevirt.io: virt-launcher, kubevirt.io/created-by: u1 }
+  annotations:
+    ovn.kubernetes.io/eip: 192.168.100.101
+    kubevirt.io/migration-target-ready-timestamp: 2026-01-01 00:00:00 +0000 UTC
+  ownerReferences: [{ apiVersion: kubevirt.io/v1, kind: VirtualMachineInstance, name: web, uid: u1 }]
+status: { containerStatuses: [{ name: compute, image: x, imageID: x, ready: false, restartCount: 0,
+    state: { terminated: { exitCode: 0 } } }] }
+---
+apiVersion: networking.k8s.io/v1
+kind: ServiceCIDR
+metadata: { name: kubernetes }
+spec: { cidrs: [10.96.0.0/12, "fd00:10::/108"] }
+"#;
+
+#[test]
+fn kubevirt_and_service_cidrs_are_reduced_to_what_matters() {
+    let eip = Some("192.168.100.101".to_owned());
+    let vmi = Vmi {
+        uid: "u1".to_owned(),
+        eip: eip.clone(),
+        node: Some("n1".to_owned()),
+        migrated_to: Some("virt-launcher-web-b".to_owned()),
+        by_vm: true,
+        ..Vmi::default()
+    };
+    let launcher = crate::snapshot::Launcher {
+        vmi: "web".to_owned(),
+        vmi_uid: "u1".to_owned(),
+        stopped: true,
+        arrived: Some("2026-01-01 00:00:00 +0000 UTC".to_owned()),
+    };
+    let pod = Pod { eip, launcher: Some(launcher), ..Pod::default() };
+    assert_eq!(
+        objects(reader().read("x.yaml", KUBEVIRT)),
+        [
+            ("virtualmachineinstance t/web".to_owned(), Object::Vmi(vmi.clone())),
+            ("pod t/virt-launcher-web-b".to_owned(), Object::Pod(pod)),
+            ("servicecidr kubernetes".to_owned(), Object::ServiceCidr(vec!["10.96.0.0/12".parse().unwrap()])),
+        ]
+    );
+    for (from, to) in [
+        ("targetNodeDomainReadyTimestamp", "failed: true, targetNodeDomainReadyTimestamp"),
+        ("targetNodeDomainReadyTimestamp: \"2026-01-01T00:00:00Z\"", "targetNodeDomainDetected: true"),
+    ] {
+        let read = objects(reader().read("x.yaml", &KUBEVIRT.replace(from, to)));
+        assert_eq!(read[0].1, Object::Vmi(Vmi { migrated_to: None, ..vmi.clone() }), "{to}");
+    }
+}
+
+#[test]
+fn pods_of_kubevirt_that_run_no_guest_ask_for_nothing() {
+    for (from, to) in [
+        ("kubevirt.io: virt-launcher", "kubevirt.io: hotplug-disk"),
+        (
+            "kubevirt.io/migration-target-ready-timestamp: 2026-01-01 00:00:00 +0000 UTC",
+            "kubevirt.io/ephemeral-provisioning: \"true\"",
+        ),
+    ] {
+        let read = objects(reader().read("x.yaml", &KUBEVIRT.replace(from, to)));
+        assert_eq!(read[1].1, Object::Pod(Pod::default()), "{to}");
+    }
+}
+
 #[test]
 fn bad_yaml_names_the_line_and_leaves_the_other_documents_alone() {
     let entries = reader().read("x.yaml", &format!("# first\n---\nkind: Pod\na: [1,\nb: }}\n---{NODE}"));
