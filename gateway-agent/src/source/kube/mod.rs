@@ -5,6 +5,7 @@
 //! whatever becomes of its watch: a new list replaces it as a whole, once that is complete.
 
 mod connection;
+mod resource;
 mod store;
 mod watch;
 mod world;
@@ -25,7 +26,8 @@ use crate::source::inputs::LastGood;
 use crate::source::manifest::Reader;
 
 use self::connection::Connection;
-use self::watch::{AllPods, BoundPods, ConfigMaps, Context, Nodes, OwnPods, ServiceCidrs, Vmis, Watched};
+use self::resource::{AllPods, BoundPods, ConfigMaps, Nodes, OwnPods, ServiceCidrs, Vmis};
+use self::watch::{Context, Watched};
 use self::world::World;
 
 /// How long the VirtualMachineInstance of a VM is remembered after it is gone: its successor comes within seconds.

@@ -1,7 +1,7 @@
 use kube::runtime::watcher::Event;
 
+use super::resource::{SERVICE_CIDRS, VMIS};
 use super::store::{Read, Store};
-use super::watch::{SERVICE_CIDRS, VMIS};
 use super::*;
 use crate::config::tests::example_data;
 use crate::desired::problem::Problem;

@@ -35,8 +35,8 @@ pub(super) struct World {
 impl World {
     /// Every optional resource is known, or known to be absent.
     pub(super) fn optional_settled(&self) -> bool {
-        (self.vmis.kept().is_some() || self.absent.contains(super::watch::VMIS))
-            && (self.service_cidrs.kept().is_some() || self.absent.contains(super::watch::SERVICE_CIDRS))
+        (self.vmis.kept().is_some() || self.absent.contains(super::resource::VMIS))
+            && (self.service_cidrs.kept().is_some() || self.absent.contains(super::resource::SERVICE_CIDRS))
     }
 
     /// The watch of a resource failed. Returns whether that is news.
