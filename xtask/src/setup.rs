@@ -41,11 +41,12 @@ enum Part {
 }
 
 /// Programs we call, and the Debian package each is in.
-const TOOLS: [(&str, &str); 16] = [
+const TOOLS: [(&str, &str); 18] = [
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
+    ("curl", "curl"),
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
@@ -53,6 +54,7 @@ const TOOLS: [(&str, &str); 16] = [
     ("nsenter", "util-linux"),
     ("ovs-vswitchd", "openvswitch-switch"),
     ("ping", "iputils-ping"),
+    ("prometheus", "prometheus"),
     ("setsid", "util-linux"),
     ("socat", "socat"),
     ("sysctl", "procps"),

@@ -99,3 +99,26 @@ fn without_tables_the_rest_is_there() {
     let text = Exposition::new(&Metrics::default(), Path::new("/nonexistent")).text().unwrap();
     assert!(text.contains("eip_gateway_build_info") && !text.contains("eip_gateway_packets"), "{text}");
 }
+
+/// The dashboard's words that start with our prefix.
+fn shown() -> std::collections::BTreeSet<&'static str> {
+    let dashboard = include_str!("../../../deploy/grafana/eip-gateway.json");
+    let words = dashboard.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    words.filter(|word| word.starts_with("eip_gateway_")).collect()
+}
+
+#[test]
+fn the_dashboard_shows_metrics_that_exist() {
+    let text = exposition().text().unwrap();
+    let exists = |name: &str| {
+        // Where no client has used it there is no counter.
+        text.contains(name) || name == "eip_gateway_cluster_dnat_packets_total"
+    };
+    let missing: Vec<_> = shown().into_iter().filter(|name| !exists(name)).collect();
+    assert_eq!(missing, [""; 0]);
+    let families = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next());
+    let seen = |family: &str| shown().iter().any(|name| name.starts_with(family));
+    let unseen: Vec<_> = families.filter(|family| !seen(family)).collect();
+    // Bytes by reason say little that packets do not.
+    assert_eq!(unseen, ["eip_gateway_bytes"]);
+}

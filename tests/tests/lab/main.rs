@@ -5,6 +5,7 @@ mod capture;
 mod events;
 mod fallback;
 mod forged;
+mod metrics;
 mod ovs;
 mod policy;
 mod restart;
