@@ -10,7 +10,7 @@ mod store;
 mod watch;
 mod world;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::annotation::Keys;
 use crate::desired::ownership::gateways;
-use crate::snapshot::{ConfigMapName, Configured, ObjectName, Vmi};
+use crate::snapshot::{ConfigMapName, Configured, ObjectName, Pod, Vmi};
 use crate::source::Inputs;
 use crate::source::inputs::LastGood;
 use crate::source::manifest::Reader;
@@ -67,6 +67,8 @@ pub struct KubeSource {
     current: Inputs,
     /// VirtualMachineInstances that are gone, and until when they are remembered.
     gone: BTreeMap<ObjectName, (Vmi, Instant)>,
+    /// UIDs of the VirtualMachineInstances whose launchers were seen while those could not be read.
+    launched: BTreeSet<String>,
 }
 
 impl KubeSource {
@@ -82,6 +84,7 @@ impl KubeSource {
             last_good: LastGood::default(),
             current: Inputs::default(),
             gone: BTreeMap::new(),
+            launched: BTreeSet::new(),
         };
         source.follow::<Nodes>();
         source.follow::<ConfigMaps>();
@@ -112,6 +115,7 @@ impl KubeSource {
         let pods = self.view.filter(|_| ready).and_then(|view| self.pods(&world, view));
         let mut at = None;
         if let Some((pods, partial)) = pods {
+            self.expect_vmis(&world, &pods);
             let nodes = world.nodes.kept().cloned().unwrap_or_default();
             let service_cidrs = world.service_cidrs.kept().into_iter().flat_map(BTreeMap::values).flatten();
             self.current = Inputs {
@@ -208,6 +212,19 @@ impl KubeSource {
         self.gone.retain(|name, (_, until)| *until > now && !vmis.contains_key(name));
         vmis.extend(self.gone.iter().map(|(name, (vmi, _))| (name.clone(), vmi.clone())));
         vmis
+    }
+
+    /// A launcher of an unknown VirtualMachineInstance tells that those are served by now, or soon may be read.
+    fn expect_vmis(&mut self, world: &World, pods: &BTreeMap<ObjectName, Pod>) {
+        if world.vmis.kept().is_some() {
+            return;
+        }
+        let launchers = pods.values().filter_map(|pod| pod.launcher.as_ref());
+        let launched: BTreeSet<_> = launchers.map(|launcher| launcher.vmi_uid.clone()).collect();
+        if !launched.is_subset(&self.launched) {
+            self.context.launched.notify_one();
+        }
+        self.launched = launched;
     }
 
     fn follow<W: Watched>(&mut self) {

@@ -8,6 +8,7 @@ use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
 use kube::{Api, Client};
+use tokio::sync::Notify;
 
 use super::store::Store;
 use super::watch::{Context, Optional, Watched};
@@ -133,6 +134,10 @@ impl Watched for Vmis {
     fn api(client: Client, _context: &Context) -> Api<DynamicObject> {
         let kind = GroupVersionKind::gvk("kubevirt.io", "v1", "VirtualMachineInstance");
         Api::all_with(client, &ApiResource::from_gvk_with_plural(&kind, VMIS))
+    }
+
+    fn hint(context: &Context) -> Option<&Notify> {
+        Some(&context.launched)
     }
 
     fn store(world: &mut World) -> &mut Store<Vmi> {

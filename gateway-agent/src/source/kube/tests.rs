@@ -5,7 +5,7 @@ use super::store::{Read, Store};
 use super::*;
 use crate::config::tests::example_data;
 use crate::desired::problem::Problem;
-use crate::snapshot::{Node, Pod};
+use crate::snapshot::Node;
 
 fn name(namespace: &str, name: &str) -> ObjectName {
     ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }

@@ -11,7 +11,7 @@ use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Api, Client, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::Notify;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tracing::debug;
 
 use super::connection::{Connection, Failure, Trouble};
@@ -42,6 +42,8 @@ pub(super) struct Context {
     pub(super) node: String,
     /// Somebody has to look at the stores.
     pub(super) changed: Notify,
+    /// A launcher pod of a VirtualMachineInstance appeared that is not known: they may be served by now.
+    pub(super) launched: Notify,
     /// The API server answers again: no use waiting any longer.
     answers: Notify,
     connection: Connection,
@@ -54,6 +56,7 @@ impl Context {
             reader,
             node,
             changed: Notify::new(),
+            launched: Notify::new(),
             answers: Notify::new(),
             connection,
             world: Mutex::default(),
@@ -107,6 +110,11 @@ pub(super) trait Watched: Send + 'static {
         config
     }
 
+    /// What makes it likely that an optional resource is served by now.
+    fn hint(_context: &Context) -> Option<&Notify> {
+        None
+    }
+
     /// Where to put it.
     fn store(world: &mut World) -> &mut Store<Self::Kept>;
 
@@ -131,7 +139,14 @@ pub(super) async fn follow<W: Watched>(context: std::sync::Arc<Context>) {
         }
         let longest = longest_pause(failure.trouble);
         if told::<W>(&context, failure) {
-            sleep(jittered(DISCOVERY)).await;
+            let hint = async {
+                match W::hint(&context) {
+                    Some(hint) => hint.notified().await,
+                    None => std::future::pending().await,
+                }
+            };
+            // Elapsed or told: both are a reason to ask again.
+            _ = timeout(jittered(DISCOVERY), hint).await;
         } else {
             context.pause(failures, longest).await;
         }
