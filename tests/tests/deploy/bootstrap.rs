@@ -40,6 +40,7 @@ fn a_worker_labels_its_own_node_when_the_configmap_names_it() -> Result<()> {
     let deployed = Deployed::new("d7-", Options::default())?;
     let cluster = &deployed.cluster;
     cluster.kubectl(&["label", "node", "gw1", &format!("{LABEL}-")])?;
+    deployed.policies_in_force()?;
     // With a token that was stolen from another node it may not.
     let mut thief = worker(&deployed, "worker1")?;
     thief.wait_for("ValidatingAdmissionPolicy 'eip-gateway-nodes'", Duration::from_secs(20))?;

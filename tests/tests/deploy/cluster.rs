@@ -1,9 +1,11 @@
 //! A cluster with `deploy/base` applied.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result};
-use gateway_apiserver::{Cluster, Options};
+use gateway_apiserver::{Cluster, Options, PodSpec};
 use gateway_lab::{Lab, LabConfig};
-use gateway_tests::scene::agent;
+use gateway_tests::scene::{agent, eventually};
 use serde_json::Value;
 
 /// Namespace of everything in it.
@@ -35,6 +37,39 @@ impl Deployed {
             cluster.kubectl(&["apply", "-k", &deploy("base")]).context("kubectl apply -k deploy/base")?;
         println!("{applied}");
         Ok(Self { cluster, lab })
+    }
+
+    /// Waits until the admission policies are in force, a moment after they were made. The accounts may get pods and nodes
+    /// from then on: `kubectl patch` reads what it patches, the agents do not.
+    pub(crate) fn policies_in_force(&self) -> Result<()> {
+        self.cluster.kubectl(&["create", "clusterrole", "reader", "--verb=get", "--resource=pods,nodes"])?;
+        for account in ACCOUNTS {
+            let (name, subject) =
+                (format!("read-{account}"), format!("--serviceaccount={NAMESPACE}:{account}"));
+            self.cluster.kubectl(&[
+                "create",
+                "clusterrolebinding",
+                &name,
+                "--clusterrole=reader",
+                &subject,
+            ])?;
+        }
+        let user = format!("--as=system:serviceaccount:{NAMESPACE}:{}", ACCOUNTS[0]);
+        for (object, policy) in [("node", "nodes"), ("pod", "pods")] {
+            let name = if object == "node" { "gw1" } else { self.probe()? };
+            let words = ["label", object, name, "probe=x", "--dry-run=server", &user];
+            eventually(Duration::from_secs(30), &format!("the policy for {policy} is in force"), || {
+                let refused = self.cluster.kubectl(&words).err().map(|error| format!("{error:#}"));
+                Ok(refused.is_some_and(|text| text.contains(&format!("'eip-gateway-{policy}'"))))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// A pod to try the policies on.
+    fn probe(&self) -> Result<&'static str> {
+        self.cluster.create_pod(&PodSpec::of_lab("pod2b")?)?;
+        Ok("pod2b")
     }
 }
 
