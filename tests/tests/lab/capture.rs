@@ -105,6 +105,7 @@ const VALIDATE: [&str; 8] = [
     "tcp.desegment_tcp_streams:FALSE",
 ];
 
-/// Malformed, or a checksum that is there and wrong (status 0), outer or inner.
-const BAD: &str = "_ws.malformed || ip.checksum.status == 0 || tcp.checksum.status == 0 || udp.checksum.status == 0 \
+/// Malformed, or a checksum that is there and wrong (status 0), outer or inner. A TCP checksum of 0xffff is the kernel's
+/// way to write zero (`CSUM_MANGLED_0` in `skb_checksum_help`): the same sum, though tshark would rather see zero.
+const BAD: &str = "_ws.malformed || ip.checksum.status == 0 || (tcp.checksum.status == 0 && !(tcp.checksum == 0xffff)) || udp.checksum.status == 0 \
                    || icmp.checksum.status == 0";
