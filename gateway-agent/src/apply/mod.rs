@@ -1,6 +1,7 @@
 //! The writers: one per part of the kernel. Each compares with what the kernel holds and writes the difference.
 
 pub mod bpf;
+pub mod conntrack;
 pub mod link;
 pub mod neighbor;
 pub mod nft;

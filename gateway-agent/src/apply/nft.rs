@@ -14,6 +14,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tracing::{debug, info};
 
+use super::conntrack;
+
 pub use table::{Elements, IN_CLUSTER, TABLE};
 
 /// Why the table is not as desired.
@@ -86,6 +88,7 @@ async fn change(held: &Elements, wanted: &Elements) -> Result<bool, NftError> {
         return Ok(false);
     }
     run(&script).await?;
+    conntrack::forget(held.moved(wanted));
     debug!(table = TABLE, elements = %wanted, "nftables elements written");
     Ok(true)
 }
@@ -95,10 +98,14 @@ async fn change(held: &Elements, wanted: &Elements) -> Result<bool, NftError> {
 /// # Errors
 /// [`NftError`].
 pub async fn remove() -> Result<bool, NftError> {
-    if list(&["table", "ip", "eip_gateway"]).await?.is_none() {
+    let held = held().await?;
+    if held == Held::Nothing {
         return Ok(false);
     }
     run(&format!("delete table {TABLE}\n")).await?;
+    if let Held::Ours(held) = held {
+        conntrack::forget(held.moved(&Elements::default()));
+    }
     info!(table = TABLE, "nftables table removed");
     Ok(true)
 }

@@ -4,8 +4,8 @@ use anyhow::{Context, Result, ensure};
 use gateway_lab::{Lab, LabConfig};
 
 use crate::scene::{
-    CLIENT, EIP0, EIP1, EIP2, NODES, does_not_reach, eventually, holds, ping, reaches, scene, verdict,
-    verdicts, who_am_i,
+    CLIENT, EIP0, EIP1, EIP2, NODES, does_not_reach, eventually, holds, parse_ping, ping, reaches, scene,
+    verdict, verdicts, who_am_i,
 };
 
 /// EIPs on pods of worker1, worker2 and the gateway itself.
@@ -157,6 +157,11 @@ fn what_is_no_eip_is_not_delivered_and_clients_follow_an_eip_that_moves() -> Res
     let now: Vec<_> = NODES.iter().map(|node| in_cluster(&lab, node)).collect::<Result<_>>()?;
     ensure!(now == counted, "{counted:?} → {now:?}");
 
+    // Conntrack knows the connection of a client that goes on sending, and has to forget the pod.
+    let mut lasting = ["worker2", "pod2b"]
+        .map(|from| lab.spawn(from, &["ping", "-n", "-i0.1", "-w6", EIP1]))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
     reaches(&lab, "worker2", EIP1, 2)?;
     lab.annotate("pod1a", None)?;
     lab.annotate("pod1b", Some(EIP1))?;
@@ -171,6 +176,15 @@ fn what_is_no_eip_is_not_delivered_and_clients_follow_an_eip_that_moves() -> Res
     })?;
     for from in ["worker2", "pod1a", "pod2a", "gw1", "pod1b"] {
         reaches(&lab, from, EIP1, 2)?;
+    }
+    let old = |node: &str| lab.read(node, &["conntrack", "-L", "-d", EIP1, "--reply-src", "10.244.1.10"]);
+    eventually(std::time::Duration::from_secs(1), "connections to the old pod are forgotten", || {
+        Ok(old("worker2")?.is_empty() && old("gw1")?.is_empty())
+    })?;
+    for pings in &mut lasting {
+        pings.wait(std::time::Duration::from_secs(8))?;
+        let pings = parse_ping(pings.stdout())?;
+        ensure!(pings.sent - pings.received < 10, "at most a second is lost on the way: {}", pings.output);
     }
     ensure!(who_am_i(&lab, "pod1b", "pod2b", EIP1)? == "10.244.2.11", "the new pod answers");
     lab.annotate("pod1b", None)?;

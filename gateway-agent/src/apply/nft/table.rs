@@ -135,6 +135,12 @@ impl Elements {
         self.pods.is_empty() && self.eips.is_empty()
     }
 
+    /// EIPs of these that another pod has in `now`, or none.
+    pub(super) fn moved(&self, now: &Self) -> BTreeMap<Ipv4Addr, Option<Ipv4Addr>> {
+        let moved = self.eips.iter().filter(|(eip, pod)| now.eips.get(*eip) != Some(*pod));
+        moved.map(|(eip, _)| (*eip, now.eips.get(eip).copied())).collect()
+    }
+
     /// The lines of each map and set, as nft takes them.
     fn lines(&self) -> [(&'static str, BTreeSet<String>); 5] {
         let pairs = |map: &BTreeMap<Ipv4Addr, Ipv4Addr>| {
