@@ -8,6 +8,7 @@ mod tc;
 mod xdp;
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
@@ -284,14 +285,18 @@ impl Place<'_> {
     }
 
     /// The link pinned by an earlier agent, if it is one of the `programs` on the NIC; a pin of anything else is
-    /// removed.
-    fn pinned(&self, programs: &[u32]) -> Result<Option<FdLink>, AttachError> {
+    /// removed. Where the kernel does not tell the programs, the link itself says which NIC it is on.
+    fn pinned(&self, programs: Option<&[u32]>) -> Result<Option<FdLink>, AttachError> {
         let Ok(pinned) = PinnedLink::from_pin(&self.pin) else {
             remove(&self.pin)?;
             return Ok(None);
         };
         let link = FdLink::from(pinned);
-        if link.info().is_ok_and(|info| programs.contains(&info.program_id())) {
+        let here = link.info().is_ok_and(|info| match programs {
+            Some(programs) => programs.contains(&info.program_id()),
+            None => ifindex_of(info.id()) == Some(self.ifindex),
+        });
+        if here {
             return Ok(Some(link));
         }
         remove(&self.pin)?;
@@ -302,6 +307,17 @@ impl Place<'_> {
         let program = self.hook.program();
         link.pin(&self.pin).map_err(|source| AttachError::Pin { program, source }).map(drop)
     }
+}
+
+/// The NIC of a link that this process has open, as `/proc/self/fdinfo` says; 0 when the NIC is gone.
+fn ifindex_of(link: u32) -> Option<u32> {
+    let files = fs::read_dir("/proc/self/fdinfo").ok()?;
+    files.flatten().find_map(|file| fdinfo_ifindex(&fs::read_to_string(file.path()).ok()?, link))
+}
+
+fn fdinfo_ifindex(text: &str, link: u32) -> Option<u32> {
+    let number = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+    if number("link_id:") == Some(link) { number("ifindex:") } else { None }
 }
 
 /// Whether the program of a hook is still what runs there.
@@ -335,4 +351,19 @@ fn tc_program<'a>(ebpf: &'a mut Ebpf, program: &'static str) -> Result<&'a mut S
         found.load().map_err(|source| AttachError::Load { program, source: Box::new(source) })?;
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nic_of_a_link_is_read_as_the_kernel_writes_it() {
+        let text = "pos:\t0\nflags:\t02\nmnt_id:\t16\nino:\t1\nlink_type:\ttcx\nlink_id:\t7\nprog_tag:\tabc\nprog_id:\t9\n\
+                    ifindex:\t3\nattach_type:\t47\n";
+        assert_eq!(fdinfo_ifindex(text, 7), Some(3));
+        assert_eq!(fdinfo_ifindex(text, 9), None);
+        assert_eq!(fdinfo_ifindex("pos:\t0\nflags:\t02\n", 7), None);
+        assert_eq!(ifindex_of(u32::MAX), None);
+    }
 }

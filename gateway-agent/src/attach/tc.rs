@@ -40,7 +40,7 @@ pub(super) fn programs(nic: &str, hook: Hook) -> Option<Vec<u32>> {
 
 /// Takes over the pinned link, or attaches anew.
 pub(super) fn attach(program: &mut SchedClassifier, place: &Place<'_>) -> Result<Done, AttachError> {
-    if let Some(link) = place.pinned(&programs(place.nic, place.hook).unwrap_or_default())? {
+    if let Some(link) = place.pinned(programs(place.nic, place.hook).as_deref())? {
         match adopt(program, place, link) {
             Ok(()) => return Ok(Done { mode: Mode::Tcx, adopted: true }),
             Err(error) => {

@@ -32,7 +32,7 @@ pub(super) async fn programs(handle: &Handle, ifindex: u32) -> Vec<u32> {
 /// Takes over the pinned link, or attaches anew, natively.
 pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done, AttachError> {
     let on_nic = programs(place.handle, place.ifindex).await;
-    if let Some(link) = place.pinned(&on_nic)? {
+    if let Some(link) = place.pinned(Some(&on_nic))? {
         match adopt(program, place, link) {
             Ok(()) => return Ok(Done { mode: Mode::Native, adopted: true }),
             Err(error) => {

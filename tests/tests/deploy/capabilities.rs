@@ -58,6 +58,7 @@ fn four_capabilities_and_the_service_accounts_are_enough() -> Result<()> {
     ensure!(pings.stdout().contains(" 600 received"), "{}", pings.stdout());
     for (node, job) in NODES.iter().zip(&agents) {
         let log = job.stderr();
+        ensure!(!log.contains("adopted=false"), "{node} took over every link: {log}");
         ensure!(!log.contains("forbidden") && !log.contains("not allowed"), "{node}: {log}");
         ensure!(!log.contains("ermission") && !log.contains("not permitted"), "{node}: {log}");
     }
