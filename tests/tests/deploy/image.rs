@@ -51,7 +51,8 @@ fn the_dockerfile_and_the_set_up_use_the_same_tools() -> Result<()> {
     let linker = set_up.lines().find(|line| line.contains("const LINKER_VERSION")).context("a version")?;
     let linker = linker.split('"').nth(1).context("in quotes")?;
     ensure!(docker.matches(&format!("bpf-linker --version {linker} ")).count() == 1, "bpf-linker {linker}");
-    ensure!(docker.contains(&format!("/root/.cache/eip-gateway/tools/bpf-linker-{linker}\n")));
+    ensure!(docker.contains("ENV XDG_CACHE_HOME=/cache\n"));
+    ensure!(docker.contains(&format!("--root /cache/eip-gateway/tools/bpf-linker-{linker}\n")));
     for package in read("xtask/src/setup.rs")?
         .lines()
         .find(|line| line.contains("const BPF_RUSTC"))
