@@ -1,5 +1,6 @@
 //! Packet tests as rows of data, the engines they run on, and what the suites in the lab share.
 
+pub mod cluster;
 pub mod engines;
 pub mod fixture;
 pub mod packet;

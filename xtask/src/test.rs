@@ -118,6 +118,7 @@ impl Section {
                     "--release",
                     "--no-fail-fast",
                     "--test=kube",
+                    "--test=kubevirt",
                     "--test=deploy",
                     "--",
                     "--test-threads=1",

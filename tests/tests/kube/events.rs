@@ -7,7 +7,7 @@ use gateway_apiserver::PodSpec;
 use gateway_tests::scene::{EIP1, NODES, does_not_reach, eips, eventually, holds, parse_ping, reaches};
 use serde_json::json;
 
-use crate::cluster::{ROUTED, Scene};
+use gateway_tests::cluster::{ROUTED, Scene};
 
 #[test]
 fn set_change_and_remove() -> Result<()> {

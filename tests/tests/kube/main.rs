@@ -1,7 +1,5 @@
 //! Kubernetes drives it: agents fed by a real API server in the lab, real packets through what they program. Needs root,
 //! `cargo xtask build` and `cargo xtask setup kube` before.
 
-mod cluster;
 mod events;
-mod migration;
 mod report;

@@ -8,7 +8,7 @@ use gateway_apiserver::{PodSpec, User};
 use gateway_tests::scene::{EIP1, EIP2, agent, reaches};
 use serde_json::json;
 
-use crate::cluster::{ROUTED, Scene};
+use gateway_tests::cluster::{ROUTED, Scene};
 
 const BOUND: &str = "ovn.kubernetes.io/eip-bound";
 const GATEWAY: &str = "ovn.kubernetes.io/external-gw";

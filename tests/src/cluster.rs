@@ -3,27 +3,29 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::scene::{NODES, agent, eventually};
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::{Cluster, Options, PodSpec, User};
 use gateway_lab::{Job, Lab, LabConfig};
-use gateway_tests::scene::{NODES, agent, eventually};
 use serde_json::Value;
 
 /// The annotation that asks for an EIP.
-pub(crate) const EIP: &str = "ovn.kubernetes.io/eip";
+pub const EIP: &str = "ovn.kubernetes.io/eip";
 /// The annotation that says it is programmed.
-pub(crate) const ROUTED: &str = "ovn.kubernetes.io/routed";
+pub const ROUTED: &str = "ovn.kubernetes.io/routed";
 
 /// The agents end before the API server, the API server before the lab.
-pub(crate) struct Scene {
+pub struct Scene {
     agents: BTreeMap<&'static str, Job>,
-    pub(crate) cluster: Cluster,
-    pub(crate) lab: Lab,
+    /// The API server.
+    pub cluster: Cluster,
+    /// The networks.
+    pub lab: Lab,
 }
 
 impl Scene {
     /// A seeded cluster with pod1a and pod2a, without EIPs, and agents in sync.
-    pub(crate) fn new(prefix: &str) -> Result<Self> {
+    pub fn new(prefix: &str) -> Result<Self> {
         let mut scene = Self::without_agents(prefix)?;
         scene.cluster.seed_lab()?;
         for pod in ["pod1a", "pod2a"] {
@@ -36,7 +38,7 @@ impl Scene {
     }
 
     /// An empty cluster.
-    pub(crate) fn without_agents(prefix: &str) -> Result<Self> {
+    pub fn without_agents(prefix: &str) -> Result<Self> {
         let config =
             LabConfig { agents: false, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
         let lab = Lab::up(&config)?;
@@ -45,7 +47,7 @@ impl Scene {
     }
 
     /// Starts a node's agent, in place of one that ran.
-    pub(crate) fn spawn_agent(&mut self, node: &'static str) -> Result<()> {
+    pub fn spawn_agent(&mut self, node: &'static str) -> Result<()> {
         let binary = agent()?.display().to_string();
         let kubeconfig = self.cluster.kubeconfig(User::Admin)?.display().to_string();
         self.agents.remove(node);
@@ -55,38 +57,38 @@ impl Scene {
     }
 
     /// Starts a node's agent and waits until it is in sync.
-    pub(crate) fn start_agent(&mut self, node: &'static str) -> Result<()> {
+    pub fn start_agent(&mut self, node: &'static str) -> Result<()> {
         self.spawn_agent(node)?;
         let job = self.agents.get_mut(node).context("just started")?;
         job.wait_for("in sync", Duration::from_secs(15)).with_context(|| format!("the agent of {node}"))
     }
 
     /// Kills every agent (SIGKILL) and starts new ones.
-    pub(crate) fn restart_agents(&mut self) -> Result<()> {
+    pub fn restart_agents(&mut self) -> Result<()> {
         self.agents.clear();
         NODES.iter().try_for_each(|node| self.start_agent(node))
     }
 
     /// Asks for an EIP, or no more.
-    pub(crate) fn annotate(&self, pod: &str, eip: Option<&str>) -> Result<()> {
+    pub fn annotate(&self, pod: &str, eip: Option<&str>) -> Result<()> {
         self.cluster.annotate("default", pod, &[(EIP, eip)])
     }
 
     /// What the API server says of a pod's annotation.
-    pub(crate) fn annotation(&self, pod: &str, key: &str) -> Result<Option<String>> {
+    pub fn annotation(&self, pod: &str, key: &str) -> Result<Option<String>> {
         let pod = self.cluster.get(&["pod", pod, "-n", "default"])?;
         Ok(pod["metadata"]["annotations"][key].as_str().map(ToOwned::to_owned))
     }
 
     /// Waits until `routed` is `"true"` on a pod, or is not.
-    pub(crate) fn routed(&self, pod: &str, wanted: bool) -> Result<()> {
+    pub fn routed(&self, pod: &str, wanted: bool) -> Result<()> {
         eventually(Duration::from_secs(5), &format!("routed on {pod} is {wanted}"), || {
             Ok((self.annotation(pod, ROUTED)?.as_deref() == Some("true")) == wanted)
         })
     }
 
     /// Waits for an Event with a reason on an object, with all of `words` in its note.
-    pub(crate) fn event(&self, object: &str, reason: &str, words: &[&str]) -> Result<()> {
+    pub fn event(&self, object: &str, reason: &str, words: &[&str]) -> Result<()> {
         let found = |events: &Value| {
             events["items"].as_array().into_iter().flatten().any(|event| {
                 let about = [&event["regarding"]["name"], &event["involvedObject"]["name"]];
@@ -106,22 +108,22 @@ impl Scene {
     }
 
     /// An address works for the client within the second that is promised, and from then on.
-    pub(crate) fn works(&self, address: &str) -> Result<()> {
+    pub fn works(&self, address: &str) -> Result<()> {
         let ping = ["ping", "-n", "-c1", "-W0.1", address];
         eventually(Duration::from_secs(1), &format!("the client reaches {address}"), || {
             Ok(self.lab.exec("client", &ping)?.status.success())
         })
         .map_err(|error| anyhow::anyhow!("{error:#}\n{}", self.logs()))?;
-        gateway_tests::scene::reaches(&self.lab, "client", address, 3).map(drop)
+        crate::scene::reaches(&self.lab, "client", address, 3).map(drop)
     }
 
     /// What the agents have logged.
-    pub(crate) fn logs(&self) -> String {
+    pub fn logs(&self) -> String {
         self.agents.iter().map(|(node, job)| format!("{node}:\n{}\n", job.stderr())).collect()
     }
 
     /// No agent has ended by itself.
-    pub(crate) fn agents_live(&self) -> Result<()> {
+    pub fn agents_live(&self) -> Result<()> {
         for (node, job) in &self.agents {
             ensure!(
                 std::path::Path::new(&format!("/proc/{}", job.pid())).exists(),

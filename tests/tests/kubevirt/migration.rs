@@ -5,7 +5,7 @@ use gateway_apiserver::PodSpec;
 use gateway_tests::scene::{EIP1, eips, holds, reaches};
 use serde_json::{Value, json};
 
-use crate::cluster::Scene;
+use gateway_tests::cluster::Scene;
 
 /// A VirtualMachineInstance `web` with the EIP; its server-made uid.
 fn vmi(scene: &Scene) -> Result<String> {
