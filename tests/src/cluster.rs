@@ -1,6 +1,7 @@
 //! A lab, an API server in it, and one agent per node that watches it.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::scene::{NODES, agent, eventually};
@@ -17,6 +18,8 @@ pub const ROUTED: &str = "ovn.kubernetes.io/routed";
 /// The agents end before the API server, the API server before the lab.
 pub struct Scene {
     agents: BTreeMap<&'static str, Job>,
+    /// What agents log in with.
+    kubeconfig: PathBuf,
     /// The API server.
     pub cluster: Cluster,
     /// The networks.
@@ -39,19 +42,38 @@ impl Scene {
 
     /// An empty cluster.
     pub fn without_agents(prefix: &str) -> Result<Self> {
+        Self::with_options(prefix, &Options::default())
+    }
+
+    /// An empty cluster with controllers.
+    pub fn with_options(prefix: &str, options: &Options) -> Result<Self> {
         let config =
             LabConfig { agents: false, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
         let lab = Lab::up(&config)?;
-        let cluster = Cluster::start(&lab, &Options::default())?;
-        Ok(Self { agents: BTreeMap::new(), cluster, lab })
+        let cluster = Cluster::start(&lab, options)?;
+        let kubeconfig = cluster.kubeconfig(User::Admin)?;
+        Ok(Self { agents: BTreeMap::new(), kubeconfig, cluster, lab })
+    }
+
+    /// Who the agents started from now on are.
+    pub fn log_in(&mut self, user: User<'_>) -> Result<()> {
+        self.kubeconfig = self.cluster.kubeconfig(user)?;
+        Ok(())
     }
 
     /// Starts a node's agent, in place of one that ran.
     pub fn spawn_agent(&mut self, node: &'static str) -> Result<()> {
-        let binary = agent()?.display().to_string();
-        let kubeconfig = self.cluster.kubeconfig(User::Admin)?.display().to_string();
+        let kubeconfig = self.kubeconfig.clone();
+        self.spawn_agent_by(node, &kubeconfig, "info")
+    }
+
+    /// As [`Self::spawn_agent`], with a kubeconfig and a log level of its own.
+    pub fn spawn_agent_by(&mut self, node: &'static str, kubeconfig: &Path, level: &str) -> Result<()> {
+        let (binary, kubeconfig) = (agent()?.display().to_string(), kubeconfig.display().to_string());
         self.agents.remove(node);
-        let words = [&binary, "run", "--node", node, "--source", "kube", "--kubeconfig", &kubeconfig];
+        let log = format!("RUST_LOG=info,kube_runtime=off,kube_client=off,gateway_agent={level}");
+        let run = ["run", "--node", node, "--source", "kube", "--kubeconfig", &kubeconfig];
+        let words = [&["env", &log, &binary], &run[..]].concat();
         self.agents.insert(node, self.lab.spawn(node, &words)?);
         Ok(())
     }
@@ -59,14 +81,24 @@ impl Scene {
     /// Starts a node's agent and waits until it is in sync.
     pub fn start_agent(&mut self, node: &'static str) -> Result<()> {
         self.spawn_agent(node)?;
+        self.in_sync(node)
+    }
+
+    fn in_sync(&mut self, node: &'static str) -> Result<()> {
         let job = self.agents.get_mut(node).context("just started")?;
         job.wait_for("in sync", Duration::from_secs(15)).with_context(|| format!("the agent of {node}"))
     }
 
-    /// Kills every agent (SIGKILL) and starts new ones.
-    pub fn restart_agents(&mut self) -> Result<()> {
+    /// Kills every agent (SIGKILL).
+    pub fn kill_agents(&mut self) {
         self.agents.clear();
-        NODES.iter().try_for_each(|node| self.start_agent(node))
+    }
+
+    /// Kills every agent and starts new ones.
+    pub fn restart_agents(&mut self) -> Result<()> {
+        self.kill_agents();
+        NODES.iter().try_for_each(|node| self.spawn_agent(node))?;
+        NODES.iter().try_for_each(|node| self.in_sync(node))
     }
 
     /// Asks for an EIP, or no more.
@@ -117,6 +149,16 @@ impl Scene {
         crate::scene::reaches(&self.lab, "client", address, 3).map(drop)
     }
 
+    /// A node's agent.
+    pub fn agent(&mut self, node: &str) -> Result<&mut Job> {
+        self.agents.get_mut(node).with_context(|| format!("no agent runs on {node}"))
+    }
+
+    /// Kills a node's agent (SIGKILL).
+    pub fn kill_agent(&mut self, node: &str) {
+        self.agents.remove(node);
+    }
+
     /// What the agents have logged.
     pub fn logs(&self) -> String {
         self.agents.iter().map(|(node, job)| format!("{node}:\n{}\n", job.stderr())).collect()
@@ -126,7 +168,7 @@ impl Scene {
     pub fn agents_live(&self) -> Result<()> {
         for (node, job) in &self.agents {
             ensure!(
-                std::path::Path::new(&format!("/proc/{}", job.pid())).exists(),
+                Path::new(&format!("/proc/{}", job.pid())).exists(),
                 "the agent of {node} ended: {}",
                 job.stderr()
             );

@@ -1,11 +1,11 @@
 //! What the suites share: a lab with the built agents, and the tools of an operator pointed at it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use gateway_lab::{Lab, LabConfig};
+use gateway_lab::{Job, Lab, LabConfig};
 use serde_json::Value;
 
 /// EIP of pod1a in a scene.
@@ -81,6 +81,37 @@ pub fn does_not_reach(lab: &Lab, from: &str, to: &str) -> Result<()> {
     Ok(())
 }
 
+/// A ping that goes on, 50 requests a second, until it is asked whether one was lost.
+#[derive(Debug)]
+pub struct Pinging(Job);
+
+impl Pinging {
+    /// Starts it; the first reply is there when this returns.
+    pub fn start(lab: &Lab, from: &str, to: &str) -> Result<Self> {
+        let mut job = lab.spawn(from, &["ping", "-n", "-i0.02", "-c6000", to])?;
+        job.wait_for("icmp_seq=", Duration::from_secs(3)).with_context(|| format!("{from} pings {to}"))?;
+        Ok(Self(job))
+    }
+
+    /// Ends it; the requests that were not answered, by number. The last one may have had no time to be.
+    pub fn lost(mut self) -> Result<Vec<u32>> {
+        let output = self.0.interrupt()?;
+        let number = |line: &str| line.split("icmp_seq=").nth(1)?.split(' ').next()?.parse().ok();
+        // A line that tells of an unreachable host has a number as well.
+        let replies = output.lines().filter(|line| line.contains("ttl="));
+        let answered: BTreeSet<u32> = replies.filter_map(number).collect();
+        let sent = parse_ping(output)?.sent;
+        Ok((1..sent).filter(|number| !answered.contains(number)).collect())
+    }
+
+    /// Ends it; an error when one was lost.
+    pub fn none_lost(self) -> Result<()> {
+        let lost = self.lost()?;
+        ensure!(lost.is_empty(), "{} pings are lost: {lost:?}", lost.len());
+        Ok(())
+    }
+}
+
 /// The packets of each verdict on a node, zero where it never came.
 pub fn verdicts(lab: &Lab, node: &str) -> Result<BTreeMap<String, u64>> {
     let rows = show(lab, node, "verdicts")?;
@@ -111,6 +142,22 @@ pub fn eips(lab: &Lab, node: &str) -> Result<Vec<String>> {
     let rows = rows.get("eips").unwrap_or(&rows);
     let rows = rows.as_array().with_context(|| format!("an array: {rows}"))?;
     Ok(rows.iter().filter_map(|row| row["eip"].as_str().map(ToOwned::to_owned)).collect())
+}
+
+/// A number of a node's `/metrics` by name and labels, zero where it is not among them.
+pub fn metric(lab: &Lab, node: &str, name: &str) -> Result<u64> {
+    let text = lab.read(node, &["curl", "-sf", "--max-time", "5", "localhost:9817/metrics"])?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).unwrap_or("0");
+    value.parse().with_context(|| format!("{name} of {node} is {value}"))
+}
+
+/// What the gateway has counted of an EIP, packets in and out.
+pub fn eip_packets(lab: &Lab, node: &str, eip: &str) -> Result<(u64, u64)> {
+    let all = show(lab, node, "eips")?;
+    let mut rows = all["eips"].as_array().into_iter().flatten();
+    let row = rows.find(|row| row["eip"] == eip).with_context(|| format!("{node} has no {eip}"))?;
+    let count = |field: &str| row[field].as_u64().with_context(|| format!("{field} of {row}"));
+    Ok((count("in_packets")?, count("out_packets")?))
 }
 
 /// Waits until `condition` holds, at most `limit`.

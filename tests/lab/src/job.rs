@@ -98,7 +98,8 @@ impl Job {
         Ok(self.stdout())
     }
 
-    fn signal(&self, signal: Signal) {
+    /// Sends a signal to it and to everything it started.
+    pub fn signal(&self, signal: Signal) {
         if let Ok(pid) = i32::try_from(self.child.id()) {
             // It may just have ended; nobody else can have its pid before we have waited for it.
             let _ended = killpg(Pid::from_raw(pid), signal);
