@@ -76,7 +76,8 @@ pub fn reaches(lab: &Lab, from: &str, to: &str, count: u32) -> Result<Pings> {
 
 /// No ping is answered.
 pub fn does_not_reach(lab: &Lab, from: &str, to: &str) -> Result<()> {
-    let pings = ping(lab, from, &["-c2", to])?;
+    // An answer takes a millisecond; nobody needs to wait the usual second for one that does not come.
+    let pings = ping(lab, from, &["-c3", "-i0.1", "-W0.3", to])?;
     ensure!(pings.received == 0, "{from} still reaches {to}: {}", pings.output);
     Ok(())
 }

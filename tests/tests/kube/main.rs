@@ -2,4 +2,5 @@
 //! `cargo xtask build` and `cargo xtask setup kube` before.
 
 mod events;
+mod pods;
 mod report;
