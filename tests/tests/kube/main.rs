@@ -1,6 +1,7 @@
 //! Kubernetes drives it: agents fed by a real API server in the lab, real packets through what they program. Needs root,
 //! `cargo xtask build` and `cargo xtask setup kube` before.
 
+mod clients;
 mod events;
 mod pods;
 mod report;
