@@ -3,5 +3,6 @@
 
 mod clients;
 mod events;
+mod nodes;
 mod pods;
 mod report;
