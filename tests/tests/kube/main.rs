@@ -2,6 +2,7 @@
 //! `cargo xtask build` and `cargo xtask setup kube` before.
 
 mod clients;
+mod disagreement;
 mod events;
 mod nodes;
 mod pods;
