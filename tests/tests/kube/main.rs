@@ -7,3 +7,4 @@ mod events;
 mod nodes;
 mod pods;
 mod report;
+mod workloads;
