@@ -21,6 +21,9 @@ use crate::{
 /// How long a program may take to be ready; on a machine that is busy building, kube-apiserver needs 10 s.
 const READY: Duration = Duration::from_secs(60);
 
+/// Hears what is being waited for, and may give up by an error.
+pub type Progress<'a> = dyn FnMut(&str) -> Result<()> + 'a;
+
 /// What runs besides etcd and kube-apiserver.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Options {
@@ -85,6 +88,11 @@ impl Cluster {
     /// Starts a cluster in the namespace `apiserver` of a lab that is up, and returns once it is ready. Its nodes
     /// reach it at `https://172.18.0.10:6443`. Nothing is in it yet: see [`Cluster::seed_lab`].
     pub fn start(lab: &Lab, options: &Options) -> Result<Self> {
+        Self::start_with(lab, options, &mut |_| Ok(()))
+    }
+
+    /// As [`Cluster::start`]; `progress` hears what is waited for, repeatedly, and may give up by an error.
+    pub fn start_with(lab: &Lab, options: &Options, progress: &mut Progress<'_>) -> Result<Self> {
         let programs = Programs::find()?;
         let dir = lab.dir().join(API_SERVER);
         match fs::create_dir(&dir) {
@@ -103,19 +111,26 @@ impl Cluster {
         let netns = lab.netns(API_SERVER)?;
         let cluster = Self { netns, dir, programs, options: *options, admin, pki, running };
         // From here on an error drops the handle and with it what has been started.
-        cluster.start_etcd()?;
-        cluster.start_api_server()?;
-        cluster.start_controllers()?;
+        cluster.start_etcd(progress)?;
+        cluster.start_api_server_with(progress)?;
+        cluster.start_controllers(progress)?;
         Ok(cluster)
     }
 
     /// Starts the API server again after [`Cluster::stop_api_server`], with the data it had, and returns once ready.
     pub fn start_api_server(&self) -> Result<()> {
+        self.start_api_server_with(&mut |_| Ok(()))
+    }
+
+    fn start_api_server_with(&self, progress: &mut Progress<'_>) -> Result<()> {
         let mut running = self.running();
         ensure!(running.api_server.is_none(), "the API server runs already: stop it first");
         let program = self.programs.path("kube-apiserver");
         let mut service = self.service(&program, &components::api_server(&self.pki))?;
-        service.wait_until(READY, |_| self.healthy("/readyz", None))?;
+        service.wait_until(READY, |_| {
+            progress("waiting for kube-apiserver")?;
+            Ok(self.healthy("/readyz", None))
+        })?;
         running.api_server = Some(service);
         Ok(())
     }
@@ -161,14 +176,17 @@ impl Cluster {
         services.map(Service::pid).collect()
     }
 
-    fn start_etcd(&self) -> Result<()> {
+    fn start_etcd(&self, progress: &mut Progress<'_>) -> Result<()> {
         let mut etcd = self.service(programs::etcd()?, &components::etcd(&self.dir.join("etcd")))?;
-        etcd.wait_until(READY, |etcd| etcd.log().contains(components::ETCD_READY))?;
+        etcd.wait_until(READY, |etcd| {
+            progress("waiting for etcd")?;
+            Ok(etcd.log().contains(components::ETCD_READY))
+        })?;
         self.running().etcd = Some(etcd);
         Ok(())
     }
 
-    fn start_controllers(&self) -> Result<()> {
+    fn start_controllers(&self, progress: &mut Progress<'_>) -> Result<()> {
         let start = |program: &str, args: &[String]| {
             let service = self.service(&self.programs.path(program), args)?;
             self.running().controllers.push(service);
@@ -193,7 +211,10 @@ impl Cluster {
         for (service, server) in self.running().controllers.iter_mut().zip(awaited) {
             // kwok has no port by default, and works on what it finds when it comes.
             if let Some(server) = server {
-                service.wait_until(READY, |_| self.healthy("/healthz", Some(server)))?;
+                service.wait_until(READY, |_| {
+                    progress("waiting for the controllers")?;
+                    Ok(self.healthy("/healthz", Some(server)))
+                })?;
             }
         }
         Ok(())

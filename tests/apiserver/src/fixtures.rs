@@ -115,13 +115,18 @@ impl Cluster {
     /// What the lab's manifests say, in the API server: the nodes, the ConfigMap, and the ServiceAccount that pods
     /// need. The pods come when a test asks for them.
     pub fn seed_lab(&self) -> Result<()> {
+        self.seed_nodes()?;
+        self.apply(&manifest::config_map()).map(drop)
+    }
+
+    /// As [`Cluster::seed_lab`] without the ConfigMap: a cluster that has not heard of us.
+    pub fn seed_nodes(&self) -> Result<()> {
         for namespace in ["default", "kube-system"] {
             self.settle_namespace(namespace)?;
         }
         let nodes: Vec<_> = NODES.iter().map(lab_node).collect();
         self.create_all(&nodes)?;
-        self.accept_pods(&NODES.map(|node| node.name))?;
-        self.apply(&manifest::config_map()).map(drop)
+        self.accept_pods(&NODES.map(|node| node.name))
     }
 
     /// Creates a namespace, ready for pods.

@@ -28,7 +28,7 @@ mod pki;
 mod programs;
 mod service;
 
-pub use cluster::{Cluster, Options, User};
+pub use cluster::{Cluster, Options, Progress, User};
 pub use components::KWOK_ANNOTATION;
 pub use fixtures::PodSpec;
 pub use programs::{PROGRAMS_VARIABLE, Programs};

@@ -59,10 +59,15 @@ impl Service {
         String::from_utf8_lossy(bytes.get(self.log_from..).unwrap_or_default()).into_owned()
     }
 
-    /// Waits until `ready`; an error when it ends before or is not after `limit`, with the end of its log.
-    pub(crate) fn wait_until(&mut self, limit: Duration, mut ready: impl FnMut(&Self) -> bool) -> Result<()> {
+    /// Waits until `ready`; an error when it ends before or is not after `limit`, with the end of its log, or when
+    /// `ready` gives up by one.
+    pub(crate) fn wait_until(
+        &mut self,
+        limit: Duration,
+        mut ready: impl FnMut(&Self) -> Result<bool>,
+    ) -> Result<()> {
         let deadline = Instant::now() + limit;
-        while !ready(self) {
+        while !ready(self)? {
             if let Some(status) = self.child.try_wait()? {
                 bail!(
                     "{} ended ({status}) before it was ready; its log ends:\n{}",
