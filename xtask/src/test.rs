@@ -1,12 +1,12 @@
 //! `cargo xtask test`: everything CI runs, in sections.
 
 use std::{
-    fs,
-    process::ExitCode,
+    env, fs,
+    process::{Command, ExitCode},
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::ValueEnum;
 use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
@@ -14,13 +14,14 @@ use nix::unistd::Uid;
 
 use crate::{build, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, API server.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, API server, demos.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask test                everything; what CI runs
   cargo xtask test fmt clippy     only these sections
-  cargo xtask test rows           builds first, then the packet rows on host, XDP and TC")]
+  cargo xtask test rows           builds first, then the packet rows on host, XDP and TC
+  cargo xtask test demo           `cargo xtask demo`, plain and with --kube")]
 pub(crate) struct Args {
     /// Only these sections, and what they need.
     sections: Vec<Section>,
@@ -51,6 +52,8 @@ enum Section {
     Kube,
     /// Agents fed by the API server, in the lab.
     Cluster,
+    /// Both demos: plain, and the session on a real API server.
+    Demo,
 }
 
 enum Outcome {
@@ -74,6 +77,7 @@ impl Section {
             Self::Lab => "lab tests",
             Self::Kube => "API server",
             Self::Cluster => "agents on the API server",
+            Self::Demo => "demos",
         }
     }
 
@@ -81,7 +85,13 @@ impl Section {
     fn needs_build(self) -> bool {
         match self {
             Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny | Self::Kube => false,
-            Self::Clippy | Self::Unit | Self::Rows | Self::Properties | Self::Lab | Self::Cluster => true,
+            Self::Clippy
+            | Self::Unit
+            | Self::Rows
+            | Self::Properties
+            | Self::Lab
+            | Self::Cluster
+            | Self::Demo => true,
         }
     }
 
@@ -126,6 +136,7 @@ impl Section {
             }),
             Self::Kube => kube::ensure()
                 .and_then(|()| cargo(&["test", "--package=gateway-apiserver", "--", "--test-threads=1"])),
+            Self::Demo => demo(&[]).and_then(|()| demo(&["--kube"])),
         }?;
         Ok(Outcome::Passed)
     }
@@ -188,6 +199,12 @@ fn selection(asked: &[Section]) -> Vec<Section> {
 
 fn cargo(words: &[&str]) -> Result<()> {
     workspace::run(workspace::cargo().args(words).env(AGENT_VARIABLE, workspace::agent()))
+}
+
+/// Runs a demo of the agent that is built: a process of its own, so that Ctrl-C ends it as it does a person's.
+fn demo(words: &[&str]) -> Result<()> {
+    let xtask = env::current_exe().context("finding this program")?;
+    workspace::run(Command::new(xtask).arg("demo").args(words).env(AGENT_VARIABLE, workspace::agent()))
 }
 
 fn clippy_bpf() -> Result<()> {

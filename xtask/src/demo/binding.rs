@@ -1,6 +1,7 @@
 //! An EIP comes and goes with the annotation.
 
 use std::{
+    net::Ipv4Addr,
     thread,
     time::{Duration, Instant},
 };
@@ -12,14 +13,14 @@ use serde_json::Value;
 use super::stage::{Findings, go_on};
 
 /// What behaviour.md promises for a change of the annotation.
-const PROMISE: Duration = Duration::from_secs(1);
+pub(crate) const PROMISE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 pub(crate) fn assign(lab: &Lab) -> Result<Findings> {
-    ensure!(!answers(lab)?, "{EIP} answers before anybody has it");
+    ensure!(!answers(lab, EIP)?, "{EIP} answers before anybody has it");
     let since = Instant::now();
     lab.annotate(EIP_POD, Some(&EIP.to_string()))?;
-    let took = until(since, || answers(lab)).with_context(|| format!("{EIP} does not answer"))?;
+    let took = until(since, || answers(lab, EIP)).with_context(|| format!("{EIP} does not answer"))?;
     ensure!(took <= PROMISE, "{EIP} answered only {} ms after the annotation", took.as_millis());
     Ok(vec![format!(
         "it answers {} ms after the annotation\nkubectl annotate pod {EIP_POD} ovn.kubernetes.io/eip={EIP} does the \
@@ -51,29 +52,38 @@ pub(crate) fn arp(lab: &Lab) -> Result<Findings> {
 pub(crate) fn withdraw(lab: &Lab) -> Result<Findings> {
     let since = Instant::now();
     lab.annotate(EIP_POD, None)?;
-    let took = until(since, || Ok(!answers(lab)?)).with_context(|| format!("{EIP} still answers"))?;
+    let took = until(since, || Ok(!answers(lab, EIP)?)).with_context(|| format!("{EIP} still answers"))?;
     ensure!(took <= PROMISE, "{EIP} answered until {} ms after the annotation went", took.as_millis());
-    forget(lab)?;
-    let arping = lab.exec("client", &["arping", "-c2", "-w1", "-I", "eth0", &EIP.to_string()])?;
-    ensure!(!arping.status.success(), "something still answers ARP for {EIP}");
-    lab.read(EIP_POD, &["ping", "-c1", "-W1", "10.244.2.10"]).context("the pod lost its ordinary network")?;
+    nobody_has_it(lab)?;
     Ok(vec![
         format!("gone {} ms after the annotation; nobody answers ARP for it", took.as_millis()),
         format!("{EIP_POD} still reaches the other pods"),
     ])
 }
 
-fn answers(lab: &Lab) -> Result<bool> {
-    let ping = lab.exec("client", &["ping", "-c1", "-W0.1", &EIP.to_string()])?;
+/// Nobody answers ARP for the EIP, and its pod has the network it had before.
+pub(crate) fn nobody_has_it(lab: &Lab) -> Result<()> {
+    forget(lab)?;
+    let arping = lab.exec("client", &["arping", "-c2", "-w1", "-I", "eth0", &EIP.to_string()])?;
+    ensure!(!arping.status.success(), "something still answers ARP for {EIP}");
+    lab.read(EIP_POD, &["ping", "-c1", "-W1", "10.244.2.10"])
+        .map(drop)
+        .context("the pod lost its ordinary network")
+}
+
+/// Whether an address answers the client now.
+pub(crate) fn answers(lab: &Lab, address: Ipv4Addr) -> Result<bool> {
+    let ping = lab.exec("client", &["ping", "-c1", "-W0.1", &address.to_string()])?;
     Ok(ping.status.success())
 }
 
-fn forget(lab: &Lab) -> Result<()> {
+/// Empties the client's ARP cache.
+pub(crate) fn forget(lab: &Lab) -> Result<()> {
     lab.read("client", &["ip", "neigh", "flush", "dev", "eth0"]).map(drop)
 }
 
 /// How long after `since` the condition held.
-fn until(since: Instant, condition: impl Fn() -> Result<bool>) -> Result<Duration> {
+pub(crate) fn until(since: Instant, mut condition: impl FnMut() -> Result<bool>) -> Result<Duration> {
     loop {
         go_on()?;
         let now = since.elapsed();

@@ -1,18 +1,24 @@
 //! `cargo xtask demo`: the whole path, shown step by step in a lab of its own.
 
 mod binding;
+mod plain;
+mod session;
 mod stage;
 mod traffic;
 mod view;
 
-use std::{path::PathBuf, process::ExitCode, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Instant,
+};
 
-use anyhow::{Context, Result, ensure};
-use gateway_lab::{EIP, EIP_POD, Lab, LabConfig, OUTSIDE};
+use anyhow::{Result, ensure};
+use gateway_lab::Lab;
 use nix::unistd::Uid;
 
-use self::stage::{Stage, interrupted};
-use crate::{build, screen, setup, workspace};
+use self::stage::{Set, Stage, interrupted};
+use crate::{build, kube, screen, setup, workspace};
 
 /// Show the gateway at work: one EIP, real packets, client to pod and back.
 ///
@@ -22,14 +28,20 @@ use crate::{build, screen, setup, workspace};
 #[command(after_help = "\
 Examples:
   cargo xtask demo
+  cargo xtask demo --kube         an operator's session: a real API server, kubectl and a KubeVirt VM
   cargo xtask demo --mtu 1500     an ordinary underlay instead of a jumbo one")]
 pub(crate) struct Args {
+    /// Drive the agents by a real Kubernetes API server, with kubectl (built once from source, with Go).
+    #[arg(long)]
+    kube: bool,
     /// MTU of the underlay and external networks.
     #[arg(long, default_value_t = gateway_lab::JUMBO_MTU)]
     mtu: u16,
 }
 
 const PREFIX: &str = "demo-";
+const NETWORKS: &str =
+    "outside ── client ──[external]── gw1 ──[underlay]── worker1 (pod1a, pod1b), worker2 (pod2a, pod2b)";
 
 /// Carries the verb out.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -38,10 +50,16 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         "the demo makes network namespaces and loads BPF programs: run it with sudo"
     );
     setup::ensure()?;
+    if args.kube {
+        kube::ensure()?;
+    }
     let agent = agent()?;
     stage::listen_for_interrupts()?;
+    if Lab::attach("")?.is_some() {
+        screen::note("a lab of yours is up and is left alone; the demo makes its own");
+    }
     let since = Instant::now();
-    let outcome = show(args.mtu, agent);
+    let outcome = if args.kube { session::show(args.mtu, agent) } else { plain::show(args.mtu, agent) };
     if interrupted() {
         screen::note("interrupted; the lab is removed");
         return Ok(ExitCode::from(130));
@@ -68,62 +86,21 @@ fn agent() -> Result<PathBuf> {
     Ok(workspace::agent())
 }
 
-/// Runs every step; the number of those that failed. The lab is gone when this returns.
-fn show(mtu: u16, agent: PathBuf) -> Result<u32> {
-    screen::title("1. A cluster's networks, with an agent on every node");
-    if Lab::attach("")?.is_some() {
-        screen::note("a lab of yours is up and is left alone; the demo makes its own");
-    }
-    let lab = bring_up(mtu, agent)?;
-    let mut stage = Stage::new(lab);
+/// Runs the steps, then removes the set; the number of steps that failed.
+fn run_steps<S: Set>(
+    set: S,
+    steps: impl FnOnce(&mut Stage<S>) -> Result<()>,
+    last_title: &str,
+) -> Result<u32> {
+    let pids = set.pids();
+    let mut stage = Stage::new(set);
     steps(&mut stage)?;
     let failed = stage.failed();
-    screen::title("12. Cleaning up");
+    screen::title(last_title);
     drop(stage);
     ensure!(Lab::attach(PREFIX)?.is_none(), "the lab is still there: cargo xtask lab --prefix {PREFIX} down");
-    screen::good("namespaces, pins and manifests are gone");
+    let left: Vec<_> = pids.iter().filter(|pid| Path::new(&format!("/proc/{pid}")).exists()).collect();
+    ensure!(left.is_empty(), "processes of the demo still run: {left:?}");
+    screen::good(&format!("namespaces, pins, manifests and {} processes are gone", pids.len()));
     Ok(failed)
-}
-
-fn bring_up(mtu: u16, agent: PathBuf) -> Result<Lab> {
-    let config = LabConfig { mtu, agent_binary: Some(agent), ..LabConfig::ephemeral(PREFIX) };
-    let since = Instant::now();
-    let mut progress = screen::Progress::default();
-    let lab = Lab::up_with(&config, &mut |what| {
-        progress.say(what);
-        stage::go_on()
-    })
-    .context("bringing the lab up")?;
-    drop(progress);
-    screen::good(&format!("up and in sync in {:.1} s", since.elapsed().as_secs_f64()));
-    screen::detail(
-        "outside ── client ──[external]── gw1 ──[underlay]── worker1 (pod1a, pod1b), worker2 (pod2a, pod2b)",
-    );
-    Ok(lab)
-}
-
-fn steps(stage: &mut Stage) -> Result<()> {
-    stage.essential(
-        &format!("2. {EIP_POD} gets the EIP {EIP}: one annotation in its manifest"),
-        "the log of gw1's agent says what it made of the annotation",
-        binding::assign,
-    )?;
-    let before = view::eips(stage.lab()).unwrap_or_default();
-    stage.step("3. ARP: the router port answers", "gateway-agent show verdicts on gw1", binding::arp)?;
-    stage.step("4. ping", "gateway-agent show verdicts on gw1 and worker1", traffic::ping)?;
-    stage.step("5. TCP, both ways", "compare `ethtool -k` and the MTUs in `lab status`", traffic::tcp)?;
-    stage.step("6. UDP, both ways", "gateway-agent show verdicts on gw1 and worker1", traffic::udp)?;
-    stage.step(
-        &format!("7. {EIP_POD} pings {OUTSIDE} behind the physical gateway"),
-        "`ip rule` and the nftables table of the agent on worker1",
-        traffic::outside,
-    )?;
-    stage.step("8. What is on worker1's only wire", "gateway-agent show verdicts on worker1", view::wire)?;
-    stage.step("9. Counters", "gateway-agent show eips on gw1", |lab| view::counters(lab, &before))?;
-    stage.step("10. The pinned map, by bpftool", "bpftool map show pinned", view::map)?;
-    stage.step(
-        "11. The annotation goes, and with it the EIP",
-        "the log of gw1's agent says what it made of the change",
-        binding::withdraw,
-    )
 }

@@ -30,19 +30,38 @@ pub(crate) fn go_on() -> Result<()> {
 /// What a step measured, a line each.
 pub(crate) type Findings = Vec<String>;
 
-/// The lab and how the steps went.
-pub(crate) struct Stage {
-    lab: Lab,
+/// What the steps act on. Dropping it removes all of it.
+pub(crate) trait Set {
+    /// What the agent of a node has logged, nothing when it has no log.
+    fn log(&self, node: &str) -> String;
+
+    /// The processes that outlive a step: the agents, and what they need.
+    fn pids(&self) -> Vec<u32>;
+}
+
+impl Set for Lab {
+    fn log(&self, node: &str) -> String {
+        self.agent_log(node).unwrap_or_default()
+    }
+
+    fn pids(&self) -> Vec<u32> {
+        NODES.iter().filter_map(|node| u32::try_from(self.agent_pid(node.name)?).ok()).collect()
+    }
+}
+
+/// The set and how the steps went.
+pub(crate) struct Stage<S> {
+    set: S,
     failed: u32,
 }
 
-impl Stage {
-    pub(crate) fn new(lab: Lab) -> Self {
-        Self { lab, failed: 0 }
+impl<S: Set> Stage<S> {
+    pub(crate) fn new(set: S) -> Self {
+        Self { set, failed: 0 }
     }
 
-    pub(crate) fn lab(&self) -> &Lab {
-        &self.lab
+    pub(crate) fn set(&self) -> &S {
+        &self.set
     }
 
     pub(crate) fn failed(&self) -> u32 {
@@ -54,11 +73,11 @@ impl Stage {
         &mut self,
         title: &str,
         remedy: &str,
-        work: impl FnOnce(&Lab) -> Result<Findings>,
+        work: impl FnOnce(&S) -> Result<Findings>,
     ) -> Result<()> {
         go_on()?;
         screen::title(title);
-        let found = work(&self.lab);
+        let found = work(&self.set);
         go_on()?;
         match found {
             Ok(findings) => show(&findings),
@@ -76,7 +95,7 @@ impl Stage {
         &mut self,
         title: &str,
         remedy: &str,
-        work: impl FnOnce(&Lab) -> Result<Findings>,
+        work: impl FnOnce(&S) -> Result<Findings>,
     ) -> Result<()> {
         let before = self.failed;
         self.step(title, remedy, work)?;
@@ -84,7 +103,7 @@ impl Stage {
             return Ok(());
         }
         for node in &NODES {
-            let log = self.lab.agent_log(node.name).unwrap_or_default();
+            let log = self.set.log(node.name);
             let lines: Vec<_> = log.lines().collect();
             screen::note(&format!("the log of the agent on {}:", node.name));
             screen::detail(&lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n"));

@@ -1,6 +1,7 @@
 //! Ping, TCP and UDP through the gateway, in both directions.
 
 use std::{
+    fmt,
     net::Ipv4Addr,
     time::{Duration, Instant},
 };
@@ -13,21 +14,56 @@ use super::stage::Findings;
 const SIZE: u64 = 64 << 20;
 const LIMIT: Duration = Duration::from_secs(20);
 
+/// TTL of what comes from an EIP: two hops from 64.
+pub(crate) const EIP_TTL: u8 = 62;
+/// TTL of what the gateway itself answers, as an OVN router port's.
+pub(crate) const NIC_IP_TTL: u8 = 254;
+
 pub(crate) fn ping(lab: &Lab) -> Result<Findings> {
-    let eip = rally(lab, EIP, 20)?;
-    ensure!(eip.contains("ttl 62"), "two hops away means TTL 62: {eip}");
-    Ok(vec![eip, rally(lab, NIC_IP, 5)?])
+    let eip = rally(lab, "client", EIP, 20)?.expecting(EIP_TTL)?;
+    let nic_ip = rally(lab, "client", NIC_IP, 5)?.expecting(NIC_IP_TTL)?;
+    Ok(vec![eip.to_string(), nic_ip.to_string()])
 }
 
-/// `count` pings without loss; in words.
-fn rally(lab: &Lab, to: Ipv4Addr, count: u32) -> Result<String> {
-    let (to, count_word) = (to.to_string(), count.to_string());
-    let text = lab.read("client", &["ping", "-i0.05", "-W1", "-c", &count_word, &to])?;
+/// Pings that were all answered.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Rally {
+    to: Ipv4Addr,
+    count: u32,
+    /// Of the first reply.
+    pub(crate) ttl: u8,
+    /// Round trip, ms.
+    pub(crate) average: f64,
+}
+
+impl Rally {
+    /// Refuses replies with another TTL.
+    pub(crate) fn expecting(self, ttl: u8) -> Result<Self> {
+        ensure!(self.ttl == ttl, "replies of {} have TTL {} instead of {ttl}", self.to, self.ttl);
+        Ok(self)
+    }
+}
+
+impl fmt::Display for Rally {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { to, count, ttl, average } = self;
+        write!(f, "{count} of {count} answered by {to}, TTL {ttl}, {average:.3} ms on average")
+    }
+}
+
+/// `count` pings from a namespace, without loss.
+pub(crate) fn rally(lab: &Lab, from: &str, to: Ipv4Addr, count: u32) -> Result<Rally> {
+    let text = lab.read(from, &["ping", "-i0.05", "-W1", "-c", &count.to_string(), &to.to_string()])?;
     ensure!(text.contains(&format!(" {count} received")), "packets were lost: {}", text.trim());
-    let between = |from: &str, to: char| text.split(from).nth(1)?.split(to).next();
-    let ttl = between("ttl=", ' ').unwrap_or("?");
-    let average = text.rsplit("mdev = ").next().and_then(|times| times.split('/').nth(1)).unwrap_or("?");
-    Ok(format!("{count} of {count} answered by {to}, ttl {ttl}, {average} ms on average"))
+    let (ttl, average) = measured(&text).with_context(|| format!("ping printed no figures: {text}"))?;
+    Ok(Rally { to, count, ttl, average })
+}
+
+/// TTL and average time in what `ping` prints.
+fn measured(text: &str) -> Option<(u8, f64)> {
+    let ttl = text.split("ttl=").nth(1)?.split(' ').next()?.parse().ok()?;
+    let average = text.rsplit("mdev = ").next()?.split('/').nth(1)?.parse().ok()?;
+    Some((ttl, average))
 }
 
 pub(crate) fn tcp(lab: &Lab) -> Result<Findings> {
@@ -101,4 +137,17 @@ pub(crate) fn outside(lab: &Lab) -> Result<Findings> {
 
 fn first_word(text: &str) -> String {
     text.split_whitespace().next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pings_figures_are_read_as_it_prints_them() {
+        let text = "64 bytes from 192.168.100.101: icmp_seq=1 ttl=62 time=0.213 ms\n\n\
+                    rtt min/avg/max/mdev = 0.100/0.213/0.300/0.040 ms\n";
+        assert_eq!(measured(text), Some((62, 0.213)));
+        assert_eq!(measured("connect: Network is unreachable"), None);
+    }
 }

@@ -4,6 +4,7 @@ use std::{thread, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use gateway_lab::{CLIENT, EIP, Job, Lab};
+use serde_json::Value;
 
 use super::stage::Findings;
 
@@ -18,9 +19,7 @@ pub(crate) fn wire(lab: &Lab) -> Result<Findings> {
     let mut elsewhere = capture(lab, "switch", "worker2", &[], &format!("{tunnel} or {ours}"))?;
     let count = PINGS.to_string();
     lab.read("client", &["ping", "-i0.1", "-W1", "-c", &count, &EIP.to_string()])?;
-    // tcpdump reads the last packet a moment after it passed.
-    thread::sleep(Duration::from_millis(200));
-    let (nic, geneve) = (packets(&mut nic)?, packets(&mut geneve)?);
+    let (nic, geneve) = (settled(&mut nic)?, packets(&mut geneve)?);
     let (bare, elsewhere) = (packets(&mut bare)?, packets(&mut elsewhere)?);
     let (sent, both) = (nic.len(), geneve.len());
     ensure!(sent >= PINGS, "worker1 sent {sent} Geneve packets for {PINGS} answers");
@@ -34,12 +33,20 @@ pub(crate) fn wire(lab: &Lab) -> Result<Findings> {
     ])
 }
 
-/// What tcpdump saw, a packet a line; it ends with an empty one when interrupted.
-fn packets(capture: &mut Job) -> Result<Vec<String>> {
+/// What tcpdump saw, a packet a line, also of what has passed just now.
+pub(crate) fn settled(capture: &mut Job) -> Result<Vec<String>> {
+    // tcpdump reads the last packet a moment after it passed.
+    thread::sleep(Duration::from_millis(200));
+    packets(capture)
+}
+
+/// The same without the moment. The output ends with an empty line when tcpdump is interrupted.
+pub(crate) fn packets(capture: &mut Job) -> Result<Vec<String>> {
     Ok(capture.interrupt()?.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
-fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str) -> Result<Job> {
+/// A tcpdump that listens when this returns.
+pub(crate) fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str) -> Result<Job> {
     let mut words = vec!["tcpdump", "-nl", "--immediate-mode", "-i", interface];
     words.extend(extra);
     words.push(filter);
@@ -50,8 +57,25 @@ fn capture(lab: &Lab, name: &str, interface: &str, extra: &[&str], filter: &str)
 
 /// What the gateway's agent says of its EIPs; works with the agent dead, too.
 pub(crate) fn eips(lab: &Lab) -> Result<String> {
+    show(lab, &["eips"])
+}
+
+/// The same without what follows the table.
+pub(crate) fn eip_table(lab: &Lab) -> Result<String> {
+    let text = eips(lab)?;
+    Ok(text.split_once("\n\n").map_or(text.as_str(), |(table, _)| table).to_owned())
+}
+
+/// What `gateway-agent show` says on the gateway.
+pub(crate) fn show(lab: &Lab, words: &[&str]) -> Result<String> {
     let agent = lab.config().agent_binary.clone().context("the demo's lab has agents")?;
-    lab.read("gw1", &[&agent.to_string_lossy(), "show", "eips"])
+    lab.read("gw1", &[&[&*agent.to_string_lossy(), "show"], words].concat())
+}
+
+/// The same for machines.
+pub(crate) fn json(lab: &Lab, topic: &str) -> Result<Value> {
+    let text = show(lab, &[topic, "-o", "json"])?;
+    serde_json::from_str(&text).with_context(|| format!("`show {topic} -o json` printed no JSON: {text}"))
 }
 
 pub(crate) fn counters(lab: &Lab, before: &str) -> Result<Findings> {
@@ -65,7 +89,7 @@ pub(crate) fn counters(lab: &Lab, before: &str) -> Result<Findings> {
 pub(crate) fn map(lab: &Lab) -> Result<Findings> {
     let pin = lab.pin_dir("gw1").join("eips").to_string_lossy().into_owned();
     let json = lab.read("gw1", &["bpftool", "-j", "map", "dump", "pinned", &pin])?;
-    let entries: serde_json::Value = serde_json::from_str(&json)?;
+    let entries: Value = serde_json::from_str(&json)?;
     let value = &entries[0]["formatted"]["value"];
     let fields = value.as_object().context("bpftool knows no field names: the map has no BTF")?;
     ensure!(!fields.keys().any(|name| name.starts_with("__")), "unnamed fields: {value}");
