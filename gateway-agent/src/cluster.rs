@@ -13,7 +13,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
     /// The kubeconfig cannot be read or names something that is not in it.
-    #[error("cannot use kubeconfig {path}: {source}; check --kubeconfig")]
+    #[error("cannot use kubeconfig {path}: {}; check --kubeconfig", first_line(source))]
     Kubeconfig {
         /// Its path.
         path: PathBuf,
@@ -36,6 +36,11 @@ pub enum ClusterError {
         /// Cause.
         source: kube::Error,
     },
+}
+
+/// What is wrong with a kubeconfig: the lines that follow for YAML that cannot be parsed only draw where that is.
+fn first_line(error: &KubeconfigError) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// A client by kubeconfig, or by this pod's ServiceAccount when none is named. Nothing is sent yet.
@@ -65,5 +70,17 @@ mod tests {
         let Err(error) = client(Some(Path::new("/nonexistent/kubeconfig"))).await else { panic!("no error") };
         assert!(error.to_string().contains("/nonexistent/kubeconfig"), "{error}");
         assert!(error.to_string().contains("--kubeconfig"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_kubeconfig_that_is_no_yaml_is_told_in_one_line() {
+        let file = std::env::temp_dir().join(format!("eip-gateway-{}.kubeconfig", std::process::id()));
+        std::fs::write(&file, "clusters: {\n").unwrap();
+        let made = client(Some(&file)).await;
+        std::fs::remove_file(&file).unwrap();
+        let Err(error) = made else { panic!("no error") };
+        let text = error.to_string();
+        assert!(text.contains("YAML") && text.contains("line 1") && !text.contains('\n'), "{text}");
+        assert!(text.ends_with("; check --kubeconfig"), "{text}");
     }
 }
