@@ -4,7 +4,9 @@
 mod clients;
 mod disagreement;
 mod events;
+mod logins;
 mod nodes;
 mod pods;
 mod report;
+mod watches;
 mod workloads;
