@@ -203,7 +203,8 @@ impl View {
     /// A gateway's EIPs, and on a worker those of its own pods, which only `pods` holds there.
     fn eips(&self) -> Vec<EipRow> {
         let tables = &self.tables;
-        let of_pods = tables.pods.iter().map(|(key, row)| (row.eip, (key.pod_ip, row.node(), row.slot)));
+        let here = tables.pods.iter().filter(|(_, row)| !self.is_idle(row));
+        let of_pods = here.map(|(key, row)| (row.eip, (key.pod_ip, row.node(), row.slot)));
         let of_eips = tables.eips.iter().map(|(key, row)| (key.eip, (row.pod_ip, row.node(), row.slot)));
         let rows: BTreeMap<_, _> = of_pods.chain(of_eips).collect();
         let row = |(eip, (pod, node, slot)): ([u8; 4], ([u8; 4], Option<Ipv4Addr>, u32))| {
@@ -227,6 +228,14 @@ impl View {
             }
         };
         rows.into_iter().map(row).collect()
+    }
+
+    /// A pod of this node whose VM has an EIP, and its guest in a pod of another node.
+    fn is_idle(&self, row: &gateway_common::tables::Pod) -> bool {
+        let elsewhere = |status: &Status| {
+            status.bindings.iter().any(|bound| bound.eip.octets() == row.eip && bound.node != status.node)
+        };
+        row.node().is_none() && self.status.as_ref().is_some_and(elsewhere)
     }
 
     fn pods(&self) -> Vec<PodRow> {

@@ -33,6 +33,10 @@ pub struct Claim {
 pub struct Claims {
     /// The EIPs that are served.
     pub served: BTreeMap<Ipv4Addr, Claim>,
+    /// Pods of the VMs among those that the guest is not in. Their packets go to the gateway like the active pod's, and no
+    /// further: a guest that has moved speaks before anybody has heard of it, and what left by its node's own address
+    /// would be answered by a reset.
+    pub idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// The VMs among those, and those for which an EIP is kept while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
     /// Every refusal, conflict and wait that has a cause.
@@ -58,6 +62,7 @@ struct Claimant {
     /// `None`: a VM that runs nowhere at the moment.
     claim: Option<Claim>,
     vm: Option<HeldVm>,
+    idle: Vec<Claim>,
     rank: Rank,
 }
 
@@ -93,6 +98,7 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
         }
         claims.served.extend(winner.claim.map(|claim| (eip, claim)));
         claims.vms.extend(winner.vm.map(|vm| (eip, vm)));
+        claims.idle.insert(eip, winner.idle);
     }
     claims.problems = problems;
     claims
@@ -166,7 +172,7 @@ impl Round<'_> {
             created: pod.created,
             name: name.clone(),
         };
-        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, rank }))
+        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, idle: Vec::new(), rank }))
     }
 
     /// What a VM asks for. Neither that its pod terminates nor that it is not ready makes it yield: a restart or a
@@ -211,7 +217,9 @@ impl Round<'_> {
             created: vm.vmi.map_or(eldest, |vmi| vmi.created),
             name: vm.name.clone(),
         };
-        Ok(Some(Claimant { eip, claim, vm: Some(remembered), rank }))
+        // What is wrong with one of these is told when the guest comes there.
+        let idle = vm::idle(vm, active).filter_map(|pod| self.claim(pod.name, pod.pod, eip).ok()?);
+        Ok(Some(Claimant { eip, claim, vm: Some(remembered), idle: idle.collect(), rank }))
     }
 
     /// Whether a VM is remembered to have an EIP.

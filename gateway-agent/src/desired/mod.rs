@@ -67,7 +67,8 @@ pub struct Datapath {
     pub config: tables::Config,
     /// `eips`: EIP → pod address and node (`None`: this one). Empty on a node that is no gateway.
     pub eips: BTreeMap<Ipv4Addr, EipRow>,
-    /// `pods`: pod address → EIP, node and gateway. All EIP pods on a gateway, else those of this node.
+    /// `pods`: pod address → EIP, node and gateway. All EIP pods on a gateway, else those of this node, and this node's
+    /// pods of VMs with an EIP whose guest is elsewhere.
     pub pods: BTreeMap<Ipv4Addr, PodRow>,
     /// `vteps`: every other known node.
     pub vteps: BTreeMap<Ipv4Addr, tables::Vtep>,
@@ -194,6 +195,8 @@ struct Round<'a> {
     object: &'a str,
     gateways: Gateways,
     claims: BTreeMap<Ipv4Addr, Claim>,
+    /// Other pods of VMs that have an EIP.
+    idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// This node's tunnel endpoint.
     local: Ipv4Addr,
     underlay: (&'a str, &'a Link),
@@ -205,6 +208,12 @@ impl Round<'_> {
     /// The EIPs of this node's pods.
     fn own_claims(&self) -> impl Iterator<Item = (&Ipv4Addr, &Claim)> {
         self.claims.iter().filter(|(_, claim)| claim.node == self.snapshot.node_name)
+    }
+
+    /// The EIPs of VMs with a pod on this node that the guest is not in.
+    fn own_idle(&self) -> impl Iterator<Item = (&Ipv4Addr, &Claim)> {
+        let idle = self.idle.iter().flat_map(|(eip, claims)| claims.iter().map(move |claim| (eip, claim)));
+        idle.filter(|(_, claim)| claim.node == self.snapshot.node_name)
     }
 }
 
@@ -223,7 +232,7 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
     let object = snapshot.config_map.to_string();
     let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
     desired.problems.extend(problems);
-    let Claims { served: claims, vms, problems } = claims(snapshot, config);
+    let Claims { served: claims, idle, vms, problems } = claims(snapshot, config);
     desired.problems.extend(problems);
     desired.vms = vms;
     let (internal, problems) = internal(snapshot, config, &object);
@@ -246,7 +255,8 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
         Err(problem) => return desired.problems.push(problem),
     };
     let is_gateway = gateways.contains(here);
-    let round = Round { snapshot, config, object: &object, gateways, claims, local, underlay, is_gateway };
+    let round =
+        Round { snapshot, config, object: &object, gateways, claims, idle, local, underlay, is_gateway };
     let mut datapath = Datapath { internal, ..Datapath::default() };
     worker::underlay_side(&round, &mut datapath);
     let bound = serve(&round, &mut datapath, &mut desired.problems);

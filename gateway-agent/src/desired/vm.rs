@@ -112,6 +112,12 @@ pub fn active<'a>(vm: &Vm<'a>, partial: bool) -> Option<Launched<'a>> {
     live().find(|pod| pod.name.name == held.pod)
 }
 
+/// The live pods the guest does not run in: a target that waits for it, a source that has not ended.
+pub fn idle<'a>(vm: &Vm<'a>, active: Option<Launched<'a>>) -> impl Iterator<Item = Launched<'a>> {
+    let pods = vm.pods.iter().copied().filter(Launched::live);
+    pods.filter(move |pod| active.is_none_or(|active| active.name != pod.name))
+}
+
 /// What a VM asks for, and who says so.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Wish {

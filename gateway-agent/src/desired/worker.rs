@@ -93,9 +93,10 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     }
 }
 
-/// The rows, rules and routes of this node's EIP pods, whose traffic leaves by the gateway `via`.
+/// The rows, rules and routes of this node's EIP pods, whose traffic leaves by the gateway `via`. Of pods of a VM whose
+/// guest is in another too: the gateway knows that one only, and drops what these send.
 pub(crate) fn own_pods(round: &Round<'_>, via: Ipv4Addr, datapath: &mut Datapath) {
-    for (eip, claim) in round.own_claims() {
+    for (eip, claim) in round.own_idle().chain(round.own_claims()) {
         let row = PodRow { eip: *eip, vtep: None, gateway: Some(via) };
         datapath.pods.insert(claim.pod_ip, row);
         policy_route(claim, datapath);

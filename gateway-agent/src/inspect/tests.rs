@@ -238,3 +238,20 @@ fn colour_is_for_terminals_only() {
     assert!(colour.contains('\u{1b}'));
     assert!(!render(&gateway(), Topic::Eips, TABLE).unwrap().contains('\u{1b}'));
 }
+
+#[test]
+fn a_worker_does_not_list_the_eip_of_a_guest_that_is_elsewhere() {
+    let mut view = gateway();
+    let status = view.status.as_mut().unwrap();
+    status.node = "worker2".to_owned();
+    view.tables.eips.clear();
+    // The target of a migration from worker1, where the guest still is.
+    view.tables.pods = BTreeMap::from([(
+        PodKey { pod_ip: [10, 244, 3, 10] },
+        Pod { eip: [192, 168, 100, 101], gateway: [10, 0, 0, 1], ..Pod::default() },
+    )]);
+    assert!(view.eips().is_empty());
+    assert_eq!(view.pods().len(), 1);
+    view.status.as_mut().unwrap().bindings[0].node = "worker2".to_owned();
+    assert_eq!(view.eips().len(), 1);
+}

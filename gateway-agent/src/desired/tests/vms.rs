@@ -403,7 +403,15 @@ fn a_bad_annotation_of_a_vm_is_told_at_its_pod_and_only_there() {
     assert!(decided.served.is_empty());
 }
 
-/// A worker sees its own pods, those with the label, and VirtualMachineInstances.
+/// What a worker decides that sees its own pods, those with the label, and VirtualMachineInstances.
+fn at_worker(cluster: &Cluster, here: &str, labelled: &str) -> Desired {
+    let mut seen = cluster.snapshot.clone();
+    let local = snapshot(here);
+    (seen.node_name, seen.host, seen.partial) = (local.node_name, local.host, true);
+    seen.pods.retain(|name, pod| pod.node.as_deref() == Some(here) || name.name == labelled);
+    desired(&seen)
+}
+
 #[test]
 fn each_worker_knows_whether_the_guest_is_its_own() {
     for same_ip in [false, true] {
@@ -412,11 +420,7 @@ fn each_worker_knows_whether_the_guest_is_its_own() {
         cluster.run();
         cluster.migrate();
         let see = |cluster: &Cluster, here: &str, labelled: &str| {
-            let mut seen = cluster.snapshot.clone();
-            let local = snapshot(here);
-            (seen.node_name, seen.host, seen.partial) = (local.node_name, local.host, true);
-            seen.pods.retain(|name, pod| pod.node.as_deref() == Some(here) || name.name == labelled);
-            !datapath(&desired(&seen)).pods.is_empty()
+            at_worker(cluster, here, labelled).served.get(&EIP).is_some_and(|claim| claim.node == here)
         };
         let both = |cluster: &Cluster, labelled| {
             (see(cluster, "worker1", labelled), see(cluster, "worker2", labelled))
@@ -430,5 +434,40 @@ fn each_worker_knows_whether_the_guest_is_its_own() {
         for labelled in ["A", "B", ""] {
             assert_eq!(both(&cluster, labelled), (false, true), "mig 5, the label is on {labelled:?}");
         }
+    }
+}
+
+/// A guest speaks at the target before anybody has heard of it; from its node's own address that would be reset.
+#[test]
+fn both_pods_of_a_migration_send_to_the_gateway() {
+    for agent in agents().filter(|agent| agent.access && !agent.forgetful) {
+        let mut cluster = Cluster::new(agent);
+        cluster.run();
+        let sends = |cluster: &Cluster, here: &str, labelled: &str| {
+            let decided = at_worker(cluster, here, labelled);
+            let datapath = datapath(&decided);
+            let row = PodRow { eip: EIP, vtep: None, gateway: Some(GW1) };
+            assert!(datapath.pods.values().all(|found| *found == row), "{agent:?}");
+            let pods: BTreeSet<_> = datapath.pods.keys().copied().collect();
+            assert_eq!((&pods, &pods), (&datapath.rules, &datapath.identity_snat), "{agent:?}");
+            !pods.is_empty()
+        };
+        assert!(!sends(&cluster, "worker2", "A"));
+        cluster.migrate();
+        assert!(sends(&cluster, "worker1", "A") && sends(&cluster, "worker2", "A"), "mig 3: {agent:?}");
+        cluster.switch();
+        for labelled in ["A", "B"] {
+            let both = sends(&cluster, "worker1", labelled) && sends(&cluster, "worker2", labelled);
+            assert!(both, "mig 4, the label is on {labelled:?}: {agent:?}");
+        }
+        cluster.complete();
+        cluster.pod_mut("A").finished = true;
+        assert!(!sends(&cluster, "worker1", "B") && sends(&cluster, "worker2", "B"), "done: {agent:?}");
+        // Somebody else has the EIP: then no pod of the VM is its business.
+        cluster.snapshot = std::mem::take(&mut cluster.snapshot)
+            .with_pod("owner", "gw1", "10.244.1.99", "192.168.100.101", 0)
+            .change("owner", |pod| pod.bound_label = true);
+        cluster.snapshot.held = Held::default();
+        assert!(!sends(&cluster, "worker2", "owner"), "{agent:?}");
     }
 }
