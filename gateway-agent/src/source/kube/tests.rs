@@ -1,4 +1,5 @@
 use kube::runtime::watcher::Event;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::resource::{SERVICE_CIDRS, VMIS};
 use super::store::{Read, Store};
@@ -155,4 +156,76 @@ async fn the_vmi_of_a_vm_is_remembered_for_a_moment() {
     }
     source.changed().await;
     assert!(source.scan().0.vmis.is_empty());
+}
+
+/// An API server that answers every list and every watch with one status, and counts those of nodes.
+struct Answers {
+    list: u16,
+    watch: u16,
+    asked: std::cell::Cell<u32>,
+}
+
+impl Answers {
+    async fn serve(&self, listener: tokio::net::TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            // A request without a body, in one piece.
+            let mut request = [0; 4096];
+            let length = stream.read(&mut request).await.unwrap_or(0);
+            let line = String::from_utf8_lossy(&request[..length]).lines().next().unwrap_or("").to_owned();
+            self.asked.set(self.asked.get() + u32::from(line.contains("/api/v1/nodes")));
+            let code = if line.contains("watch=true") { self.watch } else { self.list };
+            let body = match code {
+                200 => r#"{"kind":"List","apiVersion":"v1","metadata":{"resourceVersion":"1"},"items":[]}"#
+                    .to_owned(),
+                _ => format!(
+                    r#"{{"kind":"Status","apiVersion":"v1","status":"Failure","message":"no","code":{code}}}"#
+                ),
+            };
+            let head = "content-type: application/json\r\nconnection: close";
+            let answer =
+                format!("HTTP/1.1 {code} x\r\n{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            // A client that is gone has heard enough.
+            _ = stream.write_all(answer.as_bytes()).await;
+        }
+    }
+}
+
+/// What a source asks in two seconds, and how often it told that there is a problem with nodes.
+async fn asked_and_told(list: u16, watch: u16) -> (u32, usize) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let kubeconfig = dir.path().join("kubeconfig");
+    let server = format!("http://{}", listener.local_addr().unwrap());
+    let config = serde_json::json!({
+        "clusters": [{"name": "x", "cluster": {"server": server}}], "users": [{"name": "x", "user": {}}],
+        "contexts": [{"name": "x", "context": {"cluster": "x", "user": "x"}}], "current-context": "x",
+    });
+    std::fs::write(&kubeconfig, config.to_string()).unwrap();
+    let answers = Answers { list, watch, asked: std::cell::Cell::default() };
+    let mut source =
+        KubeSource::start(KubeOptions { kubeconfig: Some(kubeconfig), ..KubeOptions::default() });
+    let mut told = Vec::new();
+    let follow = async {
+        loop {
+            source.changed().await;
+            let problems = source.scan().0.problems;
+            told.push(problems.iter().any(|problem| problem.field == "nodes"));
+            told.dedup();
+        }
+    };
+    let both = async { tokio::join!(answers.serve(listener), follow) };
+    assert!(tokio::time::timeout(Duration::from_secs(2), both).await.is_err(), "both go on for ever");
+    (answers.asked.get(), told.iter().filter(|problem| **problem).count())
+}
+
+#[tokio::test]
+async fn whatever_is_refused_is_told_once_and_asked_for_less_and_less_often() {
+    let rows = [(403, 403), (500, 500), (200, 403), (200, 500)];
+    let outcomes =
+        futures_util::future::join_all(rows.map(|(list, watch)| asked_and_told(list, watch))).await;
+    for ((list, watch), (asked, told)) in rows.into_iter().zip(outcomes) {
+        // After 0.2, 0.4, 0.8 s or up to half as long: five times a list, and as often a watch.
+        assert!((3..=10).contains(&asked), "list {list}, watch {watch}: asked {asked} times");
+        assert_eq!(told, 1, "list {list}, watch {watch}");
+    }
 }

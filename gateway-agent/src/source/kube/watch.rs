@@ -190,8 +190,9 @@ fn told<W: Watched>(context: &Context, failure: Failure) -> bool {
 async fn watch<W: Watched>(context: &Context, client: Client, failures: &mut u32) -> Failure {
     let config = W::select(watcher::Config::default().page_size(PAGE), context);
     let mut events = pin!(watcher(W::api(client, context), config));
+    let mut listing = true;
     loop {
-        let event = if *failures > 0 {
+        let event = if *failures > 0 && !listing {
             match timeout(QUIET, events.next()).await {
                 Ok(event) => event,
                 Err(_quiet) => {
@@ -205,7 +206,12 @@ async fn watch<W: Watched>(context: &Context, client: Client, failures: &mut u32
         };
         match event {
             Some(Ok(event)) => {
-                *failures = 0;
+                // A list that begins is only an intention, and one that is complete no watch yet.
+                match event {
+                    Event::Init | Event::InitApply(_) => listing = true,
+                    Event::InitDone => listing = false,
+                    Event::Apply(_) | Event::Delete(_) => *failures = 0,
+                }
                 take::<W>(context, event);
             }
             Some(Err(error)) => {
@@ -237,14 +243,18 @@ fn take<W: Watched>(context: &Context, event: Event<W::Object>) {
         Event::Init => Event::Init,
         Event::InitDone => Event::InitDone,
     };
+    let recovers: fn(&mut World, &'static str) -> bool = match event {
+        Event::Init | Event::InitApply(_) => |_, _| false,
+        Event::InitDone => World::listed,
+        Event::Apply(_) | Event::Delete(_) => World::succeeded,
+    };
     context.update(|world| {
-        let begun = matches!(event, Event::Init | Event::InitApply(_));
         let changed = W::store(world).take(event);
         if changed {
             world.changed_at.get_or_insert_with(Instant::now);
             world.absent.remove(W::WHAT);
         }
-        let recovered = !begun && world.succeeded(W::WHAT);
+        let recovered = recovers(world, W::WHAT);
         if recovered {
             context.answers.notify_waiters();
         }

@@ -54,6 +54,15 @@ impl World {
         }
     }
 
+    /// The list of a resource is complete: the API server answers and knows us. Whether the watch that follows is
+    /// allowed is not said by that. Returns whether it is news.
+    pub(super) fn listed(&mut self, what: &'static str) -> bool {
+        match self.failures.get(what).map(|failure| failure.trouble) {
+            Some(Trouble::Client | Trouble::Unreachable | Trouble::Unauthorized) => self.succeeded(what),
+            Some(Trouble::Forbidden | Trouble::NotServed | Trouble::Gone | Trouble::Refused) | None => false,
+        }
+    }
+
     /// The watch of a resource works. Returns whether that is news.
     pub(super) fn succeeded(&mut self, what: &'static str) -> bool {
         let known = self.failures.remove(what);
@@ -103,5 +112,21 @@ mod tests {
             assert!(world.succeeded(what) && !world.succeeded(what));
         }
         assert!(world.problems().is_empty());
+    }
+
+    #[test]
+    fn a_list_proves_a_connection_but_no_permission_to_watch() {
+        let mut world = World::default();
+        for (trouble, over) in [
+            (Trouble::Client, true),
+            (Trouble::Unreachable, true),
+            (Trouble::Unauthorized, true),
+            (Trouble::Forbidden, false),
+            (Trouble::Refused, false),
+        ] {
+            assert!(world.failed("nodes", failure(trouble, "why")));
+            assert_eq!(world.listed("nodes"), over, "{trouble:?}");
+            assert_eq!(world.succeeded("nodes"), !over, "{trouble:?}");
+        }
     }
 }
