@@ -230,12 +230,12 @@ impl View {
         rows.into_iter().map(row).collect()
     }
 
-    /// A pod of this node whose VM has an EIP, and its guest in a pod of another node.
+    /// A pod of this node whose VM has an EIP, and its guest in another pod or in none yet.
     fn is_idle(&self, row: &gateway_common::tables::Pod) -> bool {
-        let elsewhere = |status: &Status| {
-            status.bindings.iter().any(|bound| bound.eip.octets() == row.eip && bound.node != status.node)
+        let here = |status: &Status| {
+            status.bindings.iter().any(|bound| bound.eip.octets() == row.eip && bound.node == status.node)
         };
-        row.node().is_none() && self.status.as_ref().is_some_and(elsewhere)
+        row.node().is_none() && self.status.as_ref().is_some_and(|status| !here(status))
     }
 
     fn pods(&self) -> Vec<PodRow> {
