@@ -14,8 +14,8 @@ use crate::cluster::{ACCOUNTS, Deployed, NAMESPACE};
 const LABEL: &str = "ovn.kubernetes.io/external-gw";
 const CONFIG_MAP: [&str; 4] = ["configmap", "ovn-external-gw-config", "-n", NAMESPACE];
 
-/// The agent of gw1 with a token as a worker's pod on `node` has it: it names the node.
-fn worker(deployed: &Deployed, node: &str) -> Result<Job> {
+/// The agent of `here` with a token as a worker's pod on `node` has it: it names the node.
+pub(crate) fn worker(deployed: &Deployed, here: &str, node: &str) -> Result<Job> {
     let account = User::ServiceAccount { namespace: NAMESPACE, name: ACCOUNTS[1] };
     let path = deployed.cluster.kubeconfig(account)?;
     let bound = format!("--bound-object-name={node}");
@@ -26,8 +26,8 @@ fn worker(deployed: &Deployed, node: &str) -> Result<Job> {
     let own = path.with_extension(node);
     fs::write(&own, kubeconfig.to_string())?;
     let (agent, own) = (agent()?.display().to_string(), own.display().to_string());
-    let words = [&agent, "run", "--node", "gw1", "--source", "kube", "--kubeconfig", &own];
-    deployed.lab.spawn("gw1", &words)
+    let words = [&agent, "run", "--node", here, "--source", "kube", "--kubeconfig", &own];
+    deployed.lab.spawn(here, &words)
 }
 
 fn labelled(deployed: &Deployed) -> Result<bool> {
@@ -42,11 +42,11 @@ fn a_worker_labels_its_own_node_when_the_configmap_names_it() -> Result<()> {
     cluster.kubectl(&["label", "node", "gw1", &format!("{LABEL}-")])?;
     deployed.policies_in_force()?;
     // With a token that was stolen from another node it may not.
-    let mut thief = worker(&deployed, "worker1")?;
+    let mut thief = worker(&deployed, "gw1", "worker1")?;
     thief.wait_for("ValidatingAdmissionPolicy 'eip-gateway-nodes'", Duration::from_secs(20))?;
     ensure!(!labelled(&deployed)?, "labelled by another node's agent");
     drop(thief);
-    let _agent = worker(&deployed, "gw1")?;
+    let _agent = worker(&deployed, "gw1", "gw1")?;
     eventually(Duration::from_secs(20), "gw1 has the label", || labelled(&deployed))
 }
 
@@ -56,7 +56,7 @@ fn a_worker_tells_of_a_configmap_from_which_no_gateway_follows() -> Result<()> {
     let cluster = &deployed.cluster;
     cluster.kubectl(&["label", "node", "gw1", &format!("{LABEL}-")])?;
     cluster.patch(&CONFIG_MAP, &json!({ "data": { "external-gw-addr": "nowhere" } }))?;
-    let agent = worker(&deployed, "gw1")?;
+    let agent = worker(&deployed, "gw1", "gw1")?;
     eventually(Duration::from_secs(20), "an Event on the ConfigMap", || {
         let told = cluster.get(&["events.v1.events.k8s.io", "-n", NAMESPACE])?.to_string();
         Ok(told.contains("ConfigRefused") && told.contains("external-gw-addr"))

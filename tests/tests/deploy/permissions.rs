@@ -7,8 +7,9 @@ use anyhow::{Context, Result, ensure};
 use gateway_apiserver::{Options, PodSpec, User};
 use gateway_lab::Job;
 use gateway_tests::scene::{EIP1, agent, eventually};
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::bootstrap::worker;
 use crate::cluster::{ACCOUNTS, Deployed, NAMESPACE};
 
 const CONFIG_MAP: &str = "configmaps/ovn-external-gw-config";
@@ -161,9 +162,9 @@ fn told(deployed: &Deployed) -> Result<Option<String>> {
     Ok(about.next().map(|event| event["regarding"]["uid"].as_str().unwrap_or_default().to_owned()))
 }
 
-/// The rules of the gateway's roles, without one verb of one resource.
-fn without(kind: &str, deployed: &Deployed, verb: &str, resource: &str) -> Result<serde_json::Value> {
-    let role = deployed.cluster.get(&[kind, ACCOUNTS[0], "-n", NAMESPACE])?;
+/// The rules of an account's role, without one verb of one resource.
+fn without(kind: &str, account: &str, deployed: &Deployed, verb: &str, resource: &str) -> Result<Value> {
+    let role = deployed.cluster.get(&[kind, account, "-n", NAMESPACE])?;
     let mut rules = Vec::new();
     for rule in role["rules"].as_array().into_iter().flatten() {
         for of in rule["resources"].as_array().into_iter().flatten() {
@@ -215,7 +216,8 @@ fn the_gateway_uses_every_verb_and_needs_no_other() -> Result<()> {
     for (_, verb, of, feature) in NEEDED.iter().filter(|(who, ..)| *who != 'W') {
         let resource = of.split(['.', '/']).next().unwrap_or(of);
         let kind = if resource == "configmaps" { "role" } else { "clusterrole" };
-        let (all, less) = (without(kind, &deployed, "", "")?, without(kind, &deployed, verb, resource)?);
+        let rules = |verb, resource| without(kind, ACCOUNTS[0], &deployed, verb, resource);
+        let (all, less) = (rules("", "")?, rules(verb, resource)?);
         ensure!(all != less, "{verb} {resource} is in the {kind}");
         cluster.patch(&[kind, ACCOUNTS[0], "-n", NAMESPACE], &less)?;
         provoke(&deployed)?;
@@ -236,5 +238,60 @@ fn the_gateway_uses_every_verb_and_needs_no_other() -> Result<()> {
         drop(agent);
         cluster.patch(&[kind, ACCOUNTS[0], "-n", NAMESPACE], &all)?;
     }
+    Ok(())
+}
+
+#[test]
+fn a_worker_uses_every_verb_and_tells_of_each_that_it_misses_once() -> Result<()> {
+    let deployed = Deployed::new("b14-", Options::default())?;
+    let cluster = &deployed.cluster;
+    cluster.install_kubevirt()?;
+    cluster.create_pod(&PodSpec::of_lab("pod1a")?.eip(EIP1))?;
+    let config_map = ["configmap", "ovn-external-gw-config", "-n", NAMESPACE];
+    let good = json!({ "data": { "external-gw-addr": "192.168.100.1/24" } });
+    let bad = json!({ "data": { "external-gw-addr": "nowhere" } });
+    for (_, verb, of, feature) in NEEDED.iter().filter(|(who, ..)| *who != 'G') {
+        let resource = of.split(['.', '/', ' ']).next().unwrap_or(of);
+        let kind = if ["configmaps", "events"].contains(&resource) { "role" } else { "clusterrole" };
+        let rules = |verb, resource| without(kind, ACCOUNTS[1], &deployed, verb, resource);
+        let (all, less) = (rules("", "")?, rules(verb, resource)?);
+        ensure!(all != less, "{verb} {resource} is in the {kind}");
+        cluster.patch(&[kind, ACCOUNTS[1], "-n", NAMESPACE], &less)?;
+        // Reading is every worker's; writing that of the first gateway, of whose ConfigMap nothing follows.
+        let writes = !["list", "watch"].contains(verb);
+        let node = if writes { "gw1" } else { "worker1" };
+        cluster.kubectl(&["label", "node", "gw1", "ovn.kubernetes.io/external-gw-"])?;
+        if writes && resource != "nodes" {
+            cluster.kubectl(&["delete", "events.v1.events.k8s.io", "--all", "-n", NAMESPACE])?;
+            cluster.patch(&config_map, &bad)?;
+        }
+        let mut agent = worker(&deployed, node, node)?;
+        if (*verb, resource) == ("get", "configmaps") {
+            eventually(Duration::from_secs(10), "told without the uid", || {
+                Ok(told(&deployed)?.is_some_and(|uid| uid.is_empty()))
+            })?;
+        } else {
+            misses(&mut agent, verb, resource).with_context(|| format!("{verb} {of} ({feature})"))?;
+        }
+        println!("{verb} {of}: {feature}");
+        drop(agent);
+        cluster.patch(&config_map, &good)?;
+        cluster.patch(&[kind, ACCOUNTS[1], "-n", NAMESPACE], &all)?;
+    }
+    Ok(())
+}
+
+/// An agent says what it may not do, in one line for each of the things it wants it for, and takes nothing back.
+fn misses(agent: &mut Job, verb: &str, resource: &str) -> Result<()> {
+    let refusal = format!("cannot {verb} resource \"{resource}\"");
+    agent.wait_for(&refusal, Duration::from_secs(20)).with_context(|| agent.stderr())?;
+    // Within this time it has tried again.
+    std::thread::sleep(Duration::from_millis(500));
+    let log = agent.stderr();
+    let without_time =
+        |line: &'_ str| line.split_once(' ').map_or(String::new(), |(_, text)| text.to_owned());
+    let told: Vec<_> = log.lines().filter(|line| line.contains(&refusal)).map(without_time).collect();
+    let distinct: BTreeSet<_> = told.iter().collect();
+    ensure!(distinct.len() == told.len() && !log.contains("no longer"), "told again and again: {log}");
     Ok(())
 }
