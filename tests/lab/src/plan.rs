@@ -54,6 +54,14 @@ pub const SWITCH: &str = "switch";
 pub const API_SERVER: &str = "apiserver";
 /// Its address.
 pub const API_SERVER_IP: Ipv4Addr = Ipv4Addr::new(172, 18, 0, 10);
+/// A namespace for a VM's guest, on no wire unless a test makes a [`Guest`](crate::Guest) of it.
+pub const GUEST: &str = "guest";
+/// The guest's address, known in its launcher pod only.
+pub const GUEST_IP: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// The launcher pod's address towards its guest.
+pub const GUEST_ROUTER: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 1);
+/// Its MAC, the same in every launcher pod, so that a guest that moved need not ask again.
+pub const GUEST_ROUTER_MAC: Mac = Mac([2, 0, 0, 0, 0, 0]);
 
 /// A node of the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +135,7 @@ impl Pod {
 
 /// Every namespace of a lab, without the prefix, in the order they are made.
 pub fn namespaces() -> Vec<&'static str> {
-    let mut names = vec![SWITCH, "client", "outside", API_SERVER];
+    let mut names = vec![SWITCH, "client", "outside", API_SERVER, GUEST];
     names.extend(NODES.iter().map(|node| node.name));
     names.extend(PODS.iter().map(|pod| pod.name));
     names
