@@ -9,7 +9,7 @@ use gateway_apiserver::PodSpec;
 use gateway_tests::cluster::Scene;
 
 const COUNTER: &str = "eip_gateway_cluster_dnat_packets_total";
-const PINGS: u32 = 3;
+const PINGS: u32 = 2;
 
 /// Every client there is but the EIP's own pod, and its node.
 const CLIENTS: [(&str, &str); 7] = [
