@@ -73,12 +73,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let object = bpf::object(options.object.as_deref())?;
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
-    let mut source = Inputs::start(&options)?;
     let observer = Observer::start(&options);
-    let writer = Writer::new(options.node.clone(), options.pin, object, handle);
+    let writer = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
     held.pods.extend(writer.held());
+    let mut source = Inputs::start(&options, &held)?;
     let mut agent = Agent {
         held,
         writer,

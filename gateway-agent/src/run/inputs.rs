@@ -11,7 +11,7 @@ use tracing::debug;
 
 use super::Options;
 use crate::annotation::Keys;
-use crate::snapshot::{ConfigMapName, Snapshot};
+use crate::snapshot::{ConfigMapName, Held, Snapshot};
 use crate::source;
 use crate::source::dir::{self, DirSource};
 use crate::source::kube::{KubeOptions, KubeSource};
@@ -61,20 +61,23 @@ enum Source {
 }
 
 impl Inputs {
-    /// Starts to watch the source.
-    pub(super) fn start(options: &Options) -> Result<Self, InputsError> {
+    /// Starts to watch the source. `held`: who was served before.
+    pub(super) fn start(options: &Options, held: &Held) -> Result<Self, InputsError> {
         let (keys, config_map) = (options.keys.clone(), options.config_map.clone());
         let source = match &options.source {
             SourceOptions::Dir(path) => {
                 let source = DirSource::new(path, keys.clone(), config_map.clone());
                 Source::Dir { source, watched: None }
             }
-            SourceOptions::Kube(kubeconfig) => Source::Kube(KubeSource::start(KubeOptions {
-                kubeconfig: kubeconfig.clone(),
-                node: options.node.clone(),
-                keys: keys.clone(),
-                config_map: config_map.clone(),
-            })),
+            SourceOptions::Kube(kubeconfig) => {
+                let source = KubeSource::start(KubeOptions {
+                    kubeconfig: kubeconfig.clone(),
+                    node: options.node.clone(),
+                    keys: keys.clone(),
+                    config_map: config_map.clone(),
+                });
+                Source::Kube(source.after(&held.vms))
+            }
         };
         let current = source::Inputs::default();
         let mut inputs = Self { source, keys, config_map, current, changed_at: None };

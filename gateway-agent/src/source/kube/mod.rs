@@ -11,6 +11,7 @@ mod watch;
 mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::annotation::Keys;
 use crate::desired::ownership::gateways;
-use crate::snapshot::{ConfigMapName, Configured, ObjectName, Pod, Vmi};
+use crate::snapshot::{ConfigMapName, Configured, HeldVm, ObjectName, Pod, Vmi};
 use crate::source::Inputs;
 use crate::source::inputs::LastGood;
 use crate::source::manifest::Reader;
@@ -65,6 +66,8 @@ pub struct KubeSource {
     view: Option<View>,
     last_good: LastGood,
     current: Inputs,
+    /// VMs that had an EIP when the agent before this one ended; taken out once the instances are known.
+    before: BTreeMap<ObjectName, Vmi>,
     /// VirtualMachineInstances that are gone, and until when they are remembered.
     gone: BTreeMap<ObjectName, (Vmi, Instant)>,
     /// UIDs of the VirtualMachineInstances whose launchers were seen while those could not be read.
@@ -83,6 +86,7 @@ impl KubeSource {
             view: None,
             last_good: LastGood::default(),
             current: Inputs::default(),
+            before: BTreeMap::new(),
             gone: BTreeMap::new(),
             launched: BTreeSet::new(),
         };
@@ -91,6 +95,18 @@ impl KubeSource {
         source.follow::<Vmis>();
         source.follow::<ServiceCidrs>();
         source
+    }
+
+    /// Tells of the VMs that had an EIP when the agent before this one ended. Those of which no instance is left may be
+    /// restarting, and are remembered as if this agent had seen it go.
+    #[must_use]
+    pub fn after(mut self, held: &BTreeMap<Ipv4Addr, HeldVm>) -> Self {
+        let vmi = |(eip, held): (&Ipv4Addr, &HeldVm)| {
+            let (uid, eip) = (held.uid.clone(), Some(eip.to_string()));
+            (held.vmi.clone(), Vmi { uid, eip, by_vm: true, gone: true, ..Vmi::default() })
+        };
+        self.before = held.iter().map(vmi).collect();
+        self
     }
 
     /// Waits for a change. Cancelling loses nothing.
@@ -204,6 +220,10 @@ impl KubeSource {
     fn vmis(&mut self, world: &World) -> BTreeMap<ObjectName, Vmi> {
         let mut vmis = world.vmis.kept().cloned().unwrap_or_default();
         let now = Instant::now();
+        if world.vmis.kept().is_some() {
+            let before = std::mem::take(&mut self.before).into_iter();
+            self.gone.extend(before.map(|(name, vmi)| (name, (vmi, now + RESTART))));
+        }
         for (name, vmi) in &self.current.vmis {
             if vmi.by_vm && !vmi.gone && !vmis.contains_key(name) {
                 self.gone.insert(name.clone(), (Vmi { gone: true, ..vmi.clone() }, now + RESTART));

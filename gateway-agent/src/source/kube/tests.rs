@@ -6,7 +6,7 @@ use super::store::{Read, Store};
 use super::*;
 use crate::config::tests::example_data;
 use crate::desired::problem::Problem;
-use crate::snapshot::Node;
+use crate::snapshot::{HeldVm, Node};
 
 fn name(namespace: &str, name: &str) -> ObjectName {
     ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
@@ -227,5 +227,36 @@ async fn whatever_is_refused_is_told_once_and_asked_for_less_and_less_often() {
         // After 0.2, 0.4, 0.8 s or up to half as long: five times a list, and as often a watch.
         assert!((3..=10).contains(&asked), "list {list}, watch {watch}: asked {asked} times");
         assert_eq!(told, 1, "list {list}, watch {watch}");
+    }
+}
+
+#[tokio::test]
+async fn a_vm_that_restarts_while_the_agent_does_is_remembered_too() {
+    let (here, gone) = (name("t", "here"), name("t", "gone"));
+    let held = |vmi: &ObjectName| HeldVm { vmi: vmi.clone(), uid: "u".to_owned(), ..HeldVm::default() };
+    let held = [([192, 168, 100, 101], held(&here)), ([192, 168, 100, 102], held(&gone))];
+    let held = held.map(|(eip, held)| (eip.into(), held)).into();
+    for access in [true, false] {
+        let mut source = source("w1").after(&held);
+        configure(&mut source.context.world(), "gw1");
+        seen(&mut source);
+        fill(&mut source.context.world().own_pods, pods("a1"));
+        fill(&mut source.context.world().bound_pods, pods(""));
+        if access {
+            let vmi = Vmi { uid: "u2".to_owned(), ..Vmi::default() };
+            fill(&mut source.context.world().vmis, [(here.clone(), vmi)]);
+        }
+        let vmis = source.scan().0.vmis;
+        if !access {
+            assert!(vmis.is_empty(), "who may not read them goes by the pods: {vmis:?}");
+            continue;
+        }
+        assert_eq!(vmis.len(), 2);
+        assert!(!vmis[&here].gone && vmis[&here].uid == "u2");
+        assert!(vmis[&gone].gone && vmis[&gone].eip.as_deref() == Some("192.168.100.102"));
+        for (_, until) in source.gone.values_mut() {
+            *until = Instant::now();
+        }
+        assert_eq!(source.scan().0.vmis.len(), 1);
     }
 }
