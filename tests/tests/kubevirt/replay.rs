@@ -16,7 +16,7 @@ use super::steps::{
 use super::vm::{A, B, C, Launcher, Vm};
 
 /// How long agents get to do what they must not.
-pub(crate) const QUIET: Duration = Duration::from_millis(200);
+const QUIET: Duration = Duration::from_millis(100);
 
 /// Who has an EIP: `pod IP @ node IP` of the gateway's row, then the workers that have a row for it.
 fn rows(lab: &Lab, eip: &str) -> Result<String> {

@@ -46,7 +46,7 @@ fn an_eip_is_reserved_while_its_vm_restarts_and_no_longer() -> Result<()> {
     vm.start(&scene.cluster)?;
     stays_with(&scene, EIP1, None)?;
     scene.restart_agents()?;
-    stays_with(&scene, EIP1, None).context("new agents know of it by the new instance")?;
+    stays_with(&scene, EIP1, None).context("the new instance is there")?;
     take(&Move { cluster: &scene.cluster, vm: &vm, from: B, to: B }, &[RUN])?;
     served_by(&scene, EIP1, Some(B))?;
     ensure!(scene.annotation("pod2a", ROUTED)?.as_deref() != Some("true"), "the other one never had it");
