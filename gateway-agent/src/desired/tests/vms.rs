@@ -1,12 +1,14 @@
 //! A VM's EIP follows its guest: what KubeVirt writes in each step of a life, by every agent that sees it.
 
+mod asking;
+mod restart;
+
 use super::*;
 use crate::snapshot::{Launcher, Vmi};
 
 /// The launcher pods: their name, node, address, and the address when the CNI keeps it.
 const PODS: [(&str, &str, &str); 3] =
     [("A", "worker1", "10.244.2.10"), ("B", "worker2", "10.244.3.10"), ("C", "gw1", "10.244.1.10")];
-const OTHER_EIP: &str = "192.168.100.150";
 
 /// What an agent may see and remembers.
 #[derive(Clone, Copy, Debug)]
@@ -20,6 +22,9 @@ struct Agent {
     /// The annotation is on the VirtualMachineInstance, and so on every pod; else on pod A only.
     on_vmi: bool,
 }
+
+/// It sees and remembers everything.
+const PLAIN: Agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: true };
 
 fn agents() -> impl Iterator<Item = Agent> {
     (0..16).map(|bits| Agent {
@@ -39,6 +44,26 @@ struct Cluster {
 impl Cluster {
     fn new(agent: Agent) -> Self {
         Self { snapshot: snapshot("gw1"), agent }
+    }
+
+    /// As [`Self::run`] leaves it.
+    fn run_by(agent: Agent) -> Self {
+        let mut cluster = Self::new(agent);
+        cluster.run();
+        cluster
+    }
+
+    /// As [`Self::migrate`] leaves it.
+    fn migrated_by(agent: Agent) -> Self {
+        let mut cluster = Self::run_by(agent);
+        cluster.migrate();
+        cluster
+    }
+
+    /// Another pod that asks for the VM's EIP, created at `created`.
+    fn with_rival(&mut self, created: i64) {
+        let snapshot = std::mem::take(&mut self.snapshot);
+        self.snapshot = snapshot.with_pod("rival", "worker2", "10.244.3.99", "192.168.100.101", created);
     }
 
     fn pod_mut(&mut self, pod: &str) -> &mut Pod {
@@ -152,9 +177,7 @@ impl Cluster {
 #[test]
 fn a_migration_step_by_step() {
     for agent in agents() {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.migrate();
+        let mut cluster = Cluster::migrated_by(agent);
         cluster.switch();
         cluster.complete();
         cluster.pod_mut("A").finished = true;
@@ -172,9 +195,7 @@ fn a_migration_step_by_step() {
 #[test]
 fn post_copy_runs_on_the_target_for_minutes_before_it_completes() {
     for agent in agents() {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.migrate();
+        let mut cluster = Cluster::migrated_by(agent);
         cluster.switch();
         for _ in 0..3 {
             cluster.serves("post-copy", "B");
@@ -189,9 +210,7 @@ fn post_copy_runs_on_the_target_for_minutes_before_it_completes() {
 fn a_failed_migration_leaves_or_brings_back_the_source() {
     for agent in agents() {
         for late in [false, true] {
-            let mut cluster = Cluster::new(agent);
-            cluster.run();
-            cluster.migrate();
+            let mut cluster = Cluster::migrated_by(agent);
             if late {
                 cluster.switch();
             }
@@ -213,9 +232,7 @@ fn a_failed_migration_leaves_or_brings_back_the_source() {
 #[test]
 fn the_target_of_one_migration_is_the_source_of_the_next() {
     for agent in agents() {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.migrate();
+        let mut cluster = Cluster::migrated_by(agent);
         cluster.switch();
         cluster.complete();
         cluster.pod_mut("A").finished = true;
@@ -235,9 +252,7 @@ fn the_target_of_one_migration_is_the_source_of_the_next() {
 fn a_source_that_never_ends_is_no_longer_served() {
     // kubevirt issues 5657, 11895, 15711, 18320: the source stays Running; 10695: it ends Failed.
     for agent in agents() {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.migrate();
+        let mut cluster = Cluster::migrated_by(agent);
         cluster.switch();
         cluster.complete();
         cluster.pod_mut("A").ready = true;
@@ -247,160 +262,6 @@ fn a_source_that_never_ends_is_no_longer_served() {
         cluster.pod_mut("A").terminating = true;
         cluster.serves("A terminates", "B");
     }
-}
-
-/// A restart with another pod waiting for the same EIP since before; the outcome at each step.
-fn restart(agent: Agent) -> Vec<(&'static str, String)> {
-    let mut cluster = Cluster::new(agent);
-    cluster.run();
-    cluster.snapshot = std::mem::take(&mut cluster.snapshot).with_pod(
-        "greedy",
-        "worker2",
-        "10.244.3.99",
-        "192.168.100.101",
-        0,
-    );
-    // As the owner writes on what is served.
-    cluster.pod_mut("A").bound_label = true;
-    let mut outcomes = Vec::new();
-    let mut step = |cluster: &mut Cluster, step| {
-        let decided = cluster.decide();
-        let served = decided.served.get(&EIP).map(|claim| claim.pod.name.clone()).unwrap_or_default();
-        if served != "greedy" && !decided.problems.iter().any(|problem| problem.kind == Kind::Conflict) {
-            panic!("{step}: the greedy one is not told: {:?}", decided.problems);
-        }
-        outcomes.push((step, served));
-    };
-    step(&mut cluster, "runs");
-    cluster.pod_mut("A").terminating = true;
-    step(&mut cluster, "pod terminates");
-    cluster.snapshot.pods.remove(&name("A"));
-    step(&mut cluster, "pod gone");
-    cluster.vmi_mut().finished = true;
-    step(&mut cluster, "VMI succeeded");
-    cluster.vmi_mut().gone = true;
-    step(&mut cluster, "VMI gone");
-    cluster.create_vmi("u2");
-    step(&mut cluster, "VMI again");
-    cluster.create_pod("C", "u2");
-    step(&mut cluster, "pod again");
-    cluster.vmi_mut().node = Some("gw1".to_owned());
-    step(&mut cluster, "runs again");
-    outcomes
-}
-
-#[test]
-fn a_restart_keeps_the_eip_from_others() {
-    let agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: true };
-    let served: Vec<_> = restart(agent).into_iter().map(|(_, served)| served).collect();
-    assert_eq!(served, ["A", "A", "", "", "", "", "", "C"]);
-    // An agent that starts in the middle finds the instance; what is not there it cannot know.
-    let served: Vec<_> =
-        restart(Agent { forgetful: true, ..agent }).into_iter().map(|(_, served)| served).collect();
-    assert_eq!(served, ["A", "A", "", "", "", "greedy", "greedy", "greedy"]);
-    // Without access there is nothing to go by while no pod is there: who waits gets it.
-    let outcomes = restart(Agent { access: false, ..agent });
-    assert_eq!(outcomes[1], ("pod terminates", "A".to_owned()));
-    assert_eq!(outcomes[2], ("pod gone", "greedy".to_owned()));
-}
-
-#[test]
-fn a_vm_that_is_gone_for_good_gives_its_eip_up() {
-    let agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: true };
-    let mut cluster = Cluster::new(agent);
-    cluster.run();
-    cluster.snapshot = std::mem::take(&mut cluster.snapshot).with_pod(
-        "next",
-        "worker2",
-        "10.244.3.99",
-        "192.168.100.101",
-        9,
-    );
-    cluster.snapshot.pods.remove(&name("A"));
-    assert!(cluster.decide().served.is_empty());
-    cluster.vmi_mut().by_vm = false;
-    cluster.vmi_mut().finished = true;
-    assert_eq!(cluster.decide().served[&EIP].pod, name("next"), "nobody starts a lone instance again");
-    cluster.snapshot.vmis.clear();
-    assert_eq!(cluster.decide().served[&EIP].pod, name("next"));
-}
-
-#[test]
-fn neither_a_pause_nor_a_dying_node_takes_the_eip() {
-    for agent in agents().filter(|agent| !agent.forgetful) {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.serves("paused: not ready", "A");
-        cluster.pod_mut("A").terminating = true;
-        cluster.snapshot.nodes.get_mut("worker1").unwrap().ready = false;
-        cluster.serves("the node is lost, the pod terminates for ever", "A");
-    }
-}
-
-#[test]
-fn who_asks_for_a_vms_eip_is_told_how_long_that_lasts() {
-    let agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: true };
-    let with = |change: &dyn Fn(&mut Cluster)| {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        change(&mut cluster);
-        let decided = cluster.decide();
-        let eips: Vec<_> = decided.served.keys().map(Ipv4Addr::to_string).collect();
-        let warnings =
-            decided.problems.iter().map(|problem| format!("{}: {}", problem.object, problem.message));
-        (eips.join(" "), warnings.collect::<Vec<_>>().join("\n"))
-    };
-    let eip = EIP.to_string();
-    assert_eq!(with(&|_| {}), (eip.clone(), String::new()));
-    assert_eq!(with(&|cluster| cluster.pod_mut("A").eip = None), (eip.clone(), String::new()), "the VMI's");
-    assert_eq!(with(&|cluster| cluster.pod_mut("A").eip = Some(String::new())).0, "", "given up");
-    let (served, warning) = with(&|cluster| cluster.pod_mut("A").eip = Some(OTHER_EIP.to_owned()));
-    assert_eq!(served, OTHER_EIP);
-    assert!(warning.starts_with("pod default/A: the pod asks for EIP 192.168.100.150"), "{warning}");
-    let (served, warning) = with(&|cluster| cluster.vmi_mut().eip = None);
-    assert_eq!(served, eip);
-    assert!(warning.contains("by this pod alone"), "{warning}");
-    // Asked for by nobody any more: released at once, also by an agent that remembers.
-    let nobody = with(&|cluster| {
-        cluster.vmi_mut().eip = None;
-        cluster.pod_mut("A").eip = None;
-    });
-    assert_eq!(nobody, (String::new(), String::new()));
-}
-
-#[test]
-fn an_eip_of_the_source_pod_alone_is_kept_by_memory_and_can_be_given_up() {
-    let agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: false };
-    let mut cluster = Cluster::new(agent);
-    cluster.run();
-    cluster.migrate();
-    cluster.switch();
-    cluster.complete();
-    let warning = |cluster: &mut Cluster| cluster.decide().problems[0].message.clone();
-    assert!(warning(&mut cluster).contains("because pod A of the same VM asks for it"));
-    cluster.snapshot.pods.remove(&name("A"));
-    assert!(warning(&mut cluster).contains("before a migration"));
-    cluster.serves("kept", "B");
-    cluster.pod_mut("B").eip = Some(String::new());
-    cluster.serves("given up", "");
-    cluster.pod_mut("B").eip = None;
-    cluster.serves("and forgotten", "");
-}
-
-#[test]
-fn a_bad_annotation_of_a_vm_is_told_at_its_pod_and_only_there() {
-    let agent = Agent { access: true, forgetful: false, same_ip: false, on_vmi: true };
-    let mut cluster = Cluster::new(agent);
-    cluster.run();
-    cluster.migrate();
-    for pod in ["A", "B"] {
-        cluster.pod_mut(pod).eip = Some("x".to_owned());
-    }
-    let decided = cluster.decide();
-    let refused: Vec<_> =
-        complaints(&decided).into_iter().filter(|text| text.starts_with("Refused")).collect();
-    assert_eq!(refused, ["Refused pod default/A metadata.annotations[ovn.kubernetes.io/eip]"]);
-    assert!(decided.served.is_empty());
 }
 
 /// What a worker decides that sees its own pods, those with the label, and VirtualMachineInstances.
@@ -415,10 +276,7 @@ fn at_worker(cluster: &Cluster, here: &str, labelled: &str) -> Desired {
 #[test]
 fn each_worker_knows_whether_the_guest_is_its_own() {
     for same_ip in [false, true] {
-        let agent = Agent { access: true, forgetful: false, same_ip, on_vmi: true };
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
-        cluster.migrate();
+        let mut cluster = Cluster::migrated_by(Agent { same_ip, ..PLAIN });
         let see = |cluster: &Cluster, here: &str, labelled: &str| {
             at_worker(cluster, here, labelled).served.get(&EIP).is_some_and(|claim| claim.node == here)
         };
@@ -441,8 +299,7 @@ fn each_worker_knows_whether_the_guest_is_its_own() {
 #[test]
 fn both_pods_of_a_migration_send_to_the_gateway() {
     for agent in agents().filter(|agent| agent.access && !agent.forgetful) {
-        let mut cluster = Cluster::new(agent);
-        cluster.run();
+        let mut cluster = Cluster::run_by(agent);
         let sends = |cluster: &Cluster, here: &str, labelled: &str| {
             let decided = at_worker(cluster, here, labelled);
             let datapath = datapath(&decided);
@@ -464,10 +321,10 @@ fn both_pods_of_a_migration_send_to_the_gateway() {
         cluster.pod_mut("A").finished = true;
         assert!(!sends(&cluster, "worker1", "B") && sends(&cluster, "worker2", "B"), "done: {agent:?}");
         // Somebody else has the EIP: then no pod of the VM is its business.
-        cluster.snapshot = std::mem::take(&mut cluster.snapshot)
-            .with_pod("owner", "gw1", "10.244.1.99", "192.168.100.101", 0)
-            .change("owner", |pod| pod.bound_label = true);
+        cluster.with_rival(0);
+        let rival = cluster.pod_mut("rival");
+        (rival.node, rival.bound_label) = (Some("gw1".to_owned()), true);
         cluster.snapshot.held = Held::default();
-        assert!(!sends(&cluster, "worker2", "owner"), "{agent:?}");
+        assert!(!sends(&cluster, "worker2", "rival"), "{agent:?}");
     }
 }
