@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::steps::{
     DONE, FAIL, MIG1, MIG2, MIG3, MIG4, MIG4_POST_COPY, MIG5, Move, RUN, Served, Step, annotate_target,
-    domain_ready, placed,
+    domain_ready, placed, take,
 };
 use super::vm::{A, B, C, Launcher, Vm};
 
@@ -176,12 +176,12 @@ fn failed_and_late_migrations() -> Result<()> {
     for step in [MIG1, MIG2, MIG3, FAIL] {
         replay.step(&step, A, B).context("fails before the guest moves")?;
     }
-    for step in [MIG1, MIG2, MIG3, MIG4, FAIL] {
+    take(&replay.at(A, B), &[MIG1, MIG2, MIG3])?;
+    for step in [MIG4, FAIL] {
         replay.step(&step, A, B).context("fails after the guest has moved")?;
     }
-    for step in [MIG1, MIG2, MIG3, MIG4_POST_COPY] {
-        replay.step(&step, A, B).context("post-copy")?;
-    }
+    take(&replay.at(A, B), &[MIG1, MIG2, MIG3])?;
+    replay.step(&MIG4_POST_COPY, A, B)?;
     // Minutes pass, in which agents come and go; the VMI still names the source's node.
     replay.scene.restart_agents()?;
     stays_with(&replay.scene, EIP1, Some(B))?;
@@ -194,9 +194,7 @@ fn failed_and_late_migrations() -> Result<()> {
 
 /// The agents are away when the guest moves, and find both pods and a new state.
 fn switch_unseen(replay: &mut Replay) -> Result<()> {
-    for step in [MIG1, MIG2, MIG3] {
-        replay.step(&step, B, A)?;
-    }
+    take(&replay.at(B, A), &[MIG1, MIG2, MIG3])?;
     replay.scene.kill_agents();
     domain_ready(&replay.at(B, A))?;
     replay.scene.restart_agents()?;
