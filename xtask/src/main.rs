@@ -1,9 +1,10 @@
-//! The developer's one door: `cargo xtask setup|build|lab|demo|test`. One file a verb.
+//! The developer's one door: `cargo xtask setup|build|lab|demo|test|bench`. One file a verb.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod build;
 mod demo;
 mod kube;
@@ -25,6 +26,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Verb {
     Setup(setup::Args),
+    Bench(bench::Args),
     Build(build::Args),
     Lab(lab::Args),
     Demo(demo::Args),
@@ -34,6 +36,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Setup(args) => setup::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Build(args) => build::run(&args),
         Verb::Lab(args) => lab::run(args),
         Verb::Demo(args) => demo::run(&args),

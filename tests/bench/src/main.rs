@@ -1,0 +1,50 @@
+//! Benchmarks of eip-gateway. `cargo xtask bench` builds what they need and runs them.
+
+mod compare;
+mod control;
+mod report;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+/// Measures eip-gateway; prints a table and writes JSON, Markdown and an SVG plot.
+#[derive(Parser)]
+#[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", arg_required_else_help = true)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench control                  from the annotation to the first packet, memory, start
+  cargo xtask bench control --changes 20     a quick look
+  cargo xtask bench compare old.json target/bench/control.json")]
+struct Cli {
+    /// Folder of the results.
+    #[arg(long, global = true, default_value = "target/bench")]
+    out: PathBuf,
+    #[command(subcommand)]
+    bench: Bench,
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    Control(control::Args),
+    Compare(compare::Args),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> Result<()> {
+    match &cli.bench {
+        Bench::Control(args) => control::run(args)?.publish(&cli.out),
+        Bench::Compare(args) => compare::run(args),
+    }
+}

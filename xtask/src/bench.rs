@@ -1,0 +1,38 @@
+//! `cargo xtask bench`: builds what the benchmarks need and runs them.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use gateway_lab::AGENT_VARIABLE;
+
+use crate::{build, kube, setup, workspace};
+
+/// Measure: tables on the screen; JSON, Markdown and an SVG plot under target/bench/.
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  cargo xtask bench control                  from the annotation to the first packet, memory, start
+  cargo xtask bench control --changes 20     a quick look
+  cargo xtask bench compare old.json target/bench/control.json
+  cargo xtask bench help                     every benchmark and its options")]
+pub(crate) struct Args {
+    /// The benchmark and its options.
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    words: Vec<String>,
+}
+
+/// Carries the verb out.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.words.first().is_some_and(|bench| bench == "control") {
+        setup::ensure()?;
+        kube::ensure()?;
+        if workspace::chosen_agent().is_none() {
+            build::all()?;
+        }
+    }
+    let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);
+    let mut cargo = workspace::cargo();
+    cargo.args(["run", "--release", "--package", "gateway-bench", "--"]).args(&args.words);
+    workspace::run(cargo.env(AGENT_VARIABLE, agent))?;
+    Ok(ExitCode::SUCCESS)
+}
