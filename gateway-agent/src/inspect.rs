@@ -214,7 +214,7 @@ impl View {
             EipRow {
                 eip: eip.into(),
                 pod: pod.into(),
-                pod_name: names.map(|names| names.pod.clone()),
+                pod_name: names.map(|names| names.pod.to_string()),
                 node,
                 node_name: names.map(|names| names.node.clone()),
                 slot,
@@ -241,7 +241,7 @@ impl View {
     fn pods(&self) -> Vec<PodRow> {
         let row = |(key, row): (&gateway_common::tables::PodKey, &gateway_common::tables::Pod)| PodRow {
             pod: key.pod_ip.into(),
-            pod_name: self.binding(row.eip, key.pod_ip).map(|names| names.pod.clone()),
+            pod_name: self.binding(row.eip, key.pod_ip).map(|names| names.pod.to_string()),
             eip: row.eip.into(),
             node: row.node(),
             gateway: row.via(),

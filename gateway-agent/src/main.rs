@@ -38,10 +38,7 @@ fn dispatch(command: Command) -> anyhow::Result<()> {
                     Source::Kube => SourceOptions::Kube(args.kubeconfig),
                 },
                 keys: Keys::new(&args.annotation_prefix),
-                config_map: ConfigMapName(ObjectName {
-                    namespace: args.config_namespace,
-                    name: args.config_name,
-                }),
+                config_map: ConfigMapName(ObjectName::new(args.config_namespace, args.config_name)),
                 pin: args.pin.pin_path,
                 state: args.state.state_dir,
                 object: args.object,

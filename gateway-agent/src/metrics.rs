@@ -70,7 +70,7 @@ impl Metrics {
         self.set_eips("refused", pods(Kind::Refused));
         self.set_eips("conflict", pods(Kind::Conflict));
         if desired.state != State::Keep {
-            self.set_eips("bound", desired.bindings.len());
+            self.set_eips("bound", desired.bindings().count());
             self.owner.set(i64::from(desired.gateways.owner.as_deref() == Some(node)));
         }
     }

@@ -32,7 +32,7 @@ use crate::snapshot::{ConfigMapName, Configured, Held, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 use crate::status::StatusFile;
 
-/// Changes within this time are taken together.
+/// Changes within this time are taken together; of the API server's the first is taken at once.
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Everything is compared with the kernel at least this often.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -83,6 +83,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         held,
         writer,
         status,
+        status_failed: None,
         node: options.node,
         reporter: Reporter::default(),
         observer,
@@ -92,14 +93,22 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due = Instant::now();
     let mut resync = due;
+    let mut settled = due;
     loop {
         let mut resynced = false;
         tokio::select! {
-            changed = watch.changed() => changed?,
+            changed = watch.changed() => {
+                changed?;
+                sleep(DEBOUNCE).await;
+            }
             () = source.changed() => {
                 agent.observer.event();
-                sleep(source.debounce()).await;
+                sleep_until(source.settled_at(settled)).await;
                 source.scan()?;
+            }
+            () = sleep_until(agent.status.due().map_or(due, Into::into)), if agent.status.due().is_some() => {
+                agent.write_status();
+                continue;
             }
             () = sleep_until(due.min(resync)) => {
                 source.renew()?;
@@ -111,10 +120,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
-        sleep(DEBOUNCE).await;
-        due = Instant::now() + agent.work(&mut watch, &mut source, resynced).await?;
+        let pause = agent.work(&mut watch, &mut source, resynced).await?;
+        settled = Instant::now();
+        due = settled + pause;
         agent.observer.tick();
     }
+    agent.write_status();
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
 }
@@ -137,6 +148,8 @@ struct Agent {
     reporter: Reporter,
     observer: Observer,
     status: StatusFile,
+    /// Why the status file could not be written.
+    status_failed: Option<Problem>,
     phase: Phase,
     failures: u32,
 }
@@ -162,8 +175,8 @@ impl Agent {
             self.failures = if outcome.complete || again { 0 } else { self.failures.saturating_add(1) };
             if !again {
                 problems.extend(outcome.problems);
-                let published = self.status.publish(&problems);
-                problems.extend(published.err().map(|error| step_failed(&self.node, "status file", &error)));
+                self.status.publish(&problems);
+                problems.extend(self.status_failed.clone());
                 self.reporter.report(problems);
                 break;
             }
@@ -174,6 +187,12 @@ impl Agent {
             0 => RESYNC,
             failures => RETRY.saturating_mul(1 << failures.min(10).saturating_sub(1)).min(RESYNC),
         })
+    }
+
+    /// Writes what was published. A failure is told along with the problems of the next pass.
+    fn write_status(&mut self) {
+        let written = self.status.flush();
+        self.status_failed = written.err().map(|error| step_failed(&self.node, "status file", &error));
     }
 
     /// One pass: what was decided to be a problem, and what was done.

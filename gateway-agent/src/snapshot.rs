@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use gateway_common::addr::{Mac, Prefix};
+use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::annotation::Keys;
@@ -23,12 +25,12 @@ pub struct Snapshot {
     pub config_map: ConfigMapName,
     /// The gateway configuration in force.
     pub config: Configured,
-    /// Pods by namespace and name.
-    pub pods: BTreeMap<ObjectName, Pod>,
+    /// Pods by namespace and name. Persistent: a snapshot shares with the next what has not changed.
+    pub pods: OrdMap<ObjectName, Pod>,
     /// Not all pods are known: a worker hears of its own node's pods, and of those elsewhere that have an EIP.
     pub partial: bool,
     /// VirtualMachineInstances by namespace and name, as far as they may be read.
-    pub vmis: BTreeMap<ObjectName, Vmi>,
+    pub vmis: OrdMap<ObjectName, Vmi>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Service CIDRs of the cluster.
@@ -74,7 +76,7 @@ pub struct ConfigMapName(pub ObjectName);
 
 impl Default for ConfigMapName {
     fn default() -> Self {
-        Self(ObjectName { namespace: config::NAMESPACE.to_owned(), name: config::NAME.to_owned() })
+        Self(ObjectName::new(config::NAMESPACE, config::NAME))
     }
 }
 
@@ -96,13 +98,20 @@ pub enum Configured {
     Enabled(GatewayConfig),
 }
 
-/// Namespace and name of an object; a cluster-wide object has an empty namespace.
+/// Namespace and name of an object; a cluster-wide object has an empty namespace. Cheap to clone.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct ObjectName {
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
+}
+
+impl ObjectName {
+    /// An object of a namespace.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
 }
 
 impl fmt::Display for ObjectName {

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
 
 use crate::desired::problem::Problem;
 use crate::desired::{Desired, State};
-use crate::snapshot::{Held, HeldVm};
+use crate::snapshot::{Held, HeldVm, ObjectName};
 
 /// Directory of the file unless told otherwise.
 pub const STATE_DIR: &str = "/run/eip-gateway";
@@ -53,8 +54,9 @@ pub enum Role {
 pub struct Binding {
     /// The EIP.
     pub eip: Ipv4Addr,
-    /// `namespace/name` of the pod.
-    pub pod: String,
+    /// The pod; `namespace/name` in the file.
+    #[serde(with = "slashed")]
+    pub pod: ObjectName,
     /// Its address.
     pub pod_ip: Ipv4Addr,
     /// Name of its node.
@@ -81,7 +83,8 @@ impl StatusError {
 impl Status {
     /// The binding of an EIP to a pod address, if this is what was decided last.
     pub fn binding(&self, eip: Ipv4Addr, pod_ip: Ipv4Addr) -> Option<&Binding> {
-        self.bindings.iter().find(|binding| binding.eip == eip && binding.pod_ip == pod_ip)
+        let at = self.bindings.binary_search_by_key(&eip, |binding| binding.eip).ok()?;
+        self.bindings.get(at).filter(|binding| binding.pod_ip == pod_ip)
     }
 
     /// Takes a decision over. One that changes nothing leaves what was bound before.
@@ -99,7 +102,7 @@ impl Status {
         };
         let bindings = decided.served.iter().map(|(eip, claim)| Binding {
             eip: *eip,
-            pod: claim.pod.to_string(),
+            pod: claim.pod.clone(),
             pod_ip: claim.pod_ip,
             node: claim.node.clone(),
         });
@@ -115,14 +118,27 @@ pub struct StatusFile {
     current: Status,
     /// What the file holds, as far as we know.
     written: Option<Status>,
+    /// It may hold something else than `current`, which is to be written then at the earliest.
+    due: Option<Instant>,
+    /// A write of a large file must not hold up the next change: pauses are in proportion to it.
+    not_before: Option<Instant>,
 }
+
+/// The file is written during this share of the time at most, one in so many.
+const SHARE: u32 = 10;
 
 impl StatusFile {
     /// Takes over what an earlier agent of this node left in `dir`.
     pub fn open(dir: &Path, node: &str) -> Self {
         let written = read(dir);
         let current = written.clone().filter(|status| status.node == node).unwrap_or_default();
-        Self { dir: dir.to_owned(), current: Status { node: node.to_owned(), ..current }, written }
+        Self {
+            dir: dir.to_owned(),
+            current: Status { node: node.to_owned(), ..current },
+            written,
+            due: None,
+            not_before: None,
+        }
     }
 
     /// Who was served as last decided, cluster-wide: a worker's tables know of its own pods only.
@@ -136,14 +152,34 @@ impl StatusFile {
         self.current.note(decided);
     }
 
-    /// Writes the file if it does not hold what was noted, and these problems. Returns whether it was written.
-    ///
-    /// # Errors
-    /// [`StatusError`]; the next call tries again.
-    pub fn publish(&mut self, problems: &[Problem]) -> Result<bool, StatusError> {
+    /// Takes over what is refused or warned of, and what was noted: [`Self::flush`] writes it at [`Self::due`].
+    pub fn publish(&mut self, problems: &[Problem]) {
         self.current.problems = problems.to_vec();
         self.current.problems.sort();
         self.current.problems.dedup();
+        let now = Instant::now();
+        self.due = Some(self.not_before.map_or(now, |earliest| earliest.max(now)));
+    }
+
+    /// When the file is to be written.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Writes the file if it does not hold what was published. Returns whether it was written.
+    ///
+    /// # Errors
+    /// [`StatusError`]; what is published next tries again.
+    pub fn flush(&mut self) -> Result<bool, StatusError> {
+        self.due = None;
+        let since = Instant::now();
+        let written = self.write_changes();
+        let took: Duration = since.elapsed();
+        self.not_before = Some(since + took * SHARE);
+        written
+    }
+
+    fn write_changes(&mut self) -> Result<bool, StatusError> {
         let path = self.dir.join(FILE);
         if self.written.as_ref() == Some(&self.current) && path.exists() {
             return Ok(false);
@@ -190,6 +226,25 @@ pub fn remove(dir: &Path) -> Result<bool, StatusError> {
         let _in_use = fs::remove_dir(dir);
     }
     Ok(removed)
+}
+
+/// An object's name as `namespace/name`.
+mod slashed {
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::snapshot::ObjectName;
+
+    pub(super) fn serialize<S: Serializer>(name: &ObjectName, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(name)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<ObjectName, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let (namespace, name) =
+            text.split_once('/').ok_or_else(|| D::Error::custom(format!("{text:?} has no namespace")))?;
+        Ok(ObjectName::new(namespace, name))
+    }
 }
 
 #[cfg(test)]

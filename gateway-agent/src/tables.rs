@@ -1,6 +1,6 @@
 //! The pinned tables as plain rows: what a [`Datapath`] wants in them, and the steps there from what they hold.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use gateway_common::addr::Prefix;
@@ -98,11 +98,14 @@ impl Tables {
         }
     }
 
-    /// Which EIP counts in which slot.
-    fn slots(&self) -> BTreeSet<(Ipv4Addr, u32)> {
+    /// Which EIP counts in which slot, ascending, nothing twice.
+    fn slots(&self) -> Vec<(Ipv4Addr, u32)> {
         let of_pods = self.pods.values().map(|pod| (pod.eip.into(), pod.slot));
         let of_eips = self.eips.iter().map(|(key, eip)| (key.eip.into(), eip.slot));
-        of_pods.chain(of_eips).collect()
+        let mut slots: Vec<_> = of_eips.chain(of_pods).collect();
+        slots.sort_unstable();
+        slots.dedup();
+        slots
     }
 }
 
@@ -111,7 +114,10 @@ impl Tables {
 /// # Errors
 /// A table is too small.
 pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
-    let eips = datapath.eips.keys().copied().chain(datapath.pods.values().map(|pod| pod.eip)).collect();
+    let mut eips: Vec<_> =
+        datapath.eips.keys().copied().chain(datapath.pods.values().map(|pod| pod.eip)).collect();
+    eips.sort_unstable();
+    eips.dedup();
     let slots = assign_slots(&eips, held);
     for (table, rows, limit) in [
         (name::EIPS, eips.len(), MAX_EIPS),
@@ -151,19 +157,25 @@ pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
     })
 }
 
-/// A slot per EIP: the one it holds, else the lowest that nobody holds, or, when there is none, that nobody wants.
-fn assign_slots(eips: &BTreeSet<Ipv4Addr>, held: &Tables) -> BTreeMap<Ipv4Addr, u32> {
+/// A slot per EIP, of ascending `eips`: the one it holds, else the lowest that nobody holds, or, when there is none, that
+/// nobody wants.
+fn assign_slots(eips: &[Ipv4Addr], held: &Tables) -> HashMap<Ipv4Addr, u32> {
     let held = held.slots();
-    let mut slots = BTreeMap::new();
-    let mut taken = BTreeSet::new();
-    for (eip, slot) in &held {
-        if *slot < MAX_EIPS && eips.contains(eip) && !slots.contains_key(eip) && taken.insert(*slot) {
-            slots.insert(*eip, *slot);
+    let mut slots = HashMap::with_capacity(eips.len());
+    let (mut taken, mut known) = (vec![false; MAX_EIPS as usize], vec![false; MAX_EIPS as usize]);
+    for (eip, slot) in held {
+        let at = slot as usize;
+        if at >= known.len() {
+            continue;
+        }
+        known[at] = true;
+        if !taken[at] && !slots.contains_key(&eip) && eips.binary_search(&eip).is_ok() {
+            taken[at] = true;
+            slots.insert(eip, slot);
         }
     }
-    let held: BTreeSet<u32> = held.into_iter().map(|(_, slot)| slot).collect();
-    let nobody_holds = (0..MAX_EIPS).filter(|slot| !held.contains(slot));
-    let nobody_wants = (0..MAX_EIPS).filter(|slot| held.contains(slot) && !taken.contains(slot));
+    let nobody_holds = (0..MAX_EIPS).filter(|slot| !known[*slot as usize]);
+    let nobody_wants = (0..MAX_EIPS).filter(|slot| known[*slot as usize] && !taken[*slot as usize]);
     let mut free = nobody_holds.chain(nobody_wants);
     for eip in eips {
         if !slots.contains_key(eip)
@@ -185,7 +197,9 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     if want.config.is_none() && held.config.is_some() {
         ops.push(TableOp::ClearConfig);
     }
-    let fresh: BTreeSet<u32> = want.slots().difference(&held.slots()).map(|(_, slot)| *slot).collect();
+    let known = held.slots();
+    let fresh = want.slots().into_iter().filter(|pair| known.binary_search(pair).is_err());
+    let fresh: BTreeSet<u32> = fresh.map(|(_, slot)| slot).collect();
     ops.extend(fresh.into_iter().map(TableOp::ResetCounter));
     put(&want.vteps, &held.vteps, TableOp::PutVtep, &mut ops);
     ops.extend(want.internal.difference(&held.internal).copied().map(TableOp::PutInternal));

@@ -26,8 +26,7 @@ fn the_manifests_bind_the_pods_eip_without_a_complaint() {
         snapshot.host.links.insert(name.to_owned(), link);
     }
     let desired = desired(&snapshot);
-    let bound: Vec<_> =
-        desired.bindings.iter().map(|(eip, pod)| (eip.to_string(), pod.to_string())).collect();
+    let bound: Vec<_> = desired.bindings().map(|(eip, pod)| (eip.to_string(), pod.to_string())).collect();
     assert_eq!(bound, [("192.168.100.101".to_owned(), "default/web".to_owned())]);
     assert_eq!(desired.problems, []);
 }

@@ -79,44 +79,43 @@ impl Claimant {
 
 /// Decides who has which EIP.
 pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
-    let round = Round { snapshot, config };
+    let vteps = snapshot.nodes.iter().filter_map(|(name, node)| Some((node.internal_ip?, name.as_str())));
+    let round = Round { snapshot, config, vteps: vteps.rev().collect() };
     let mut problems = Vec::new();
-    let mut by_eip = BTreeMap::<Ipv4Addr, Vec<Claimant>>::new();
-    for claimant in one_per_address(round.claimants(&mut problems), &mut problems) {
-        by_eip.entry(claimant.eip).or_default().push(claimant);
-    }
-    let mut claims = Claims::default();
-    for (eip, mut claimants) in by_eip {
-        let winner = take_first(&mut claimants);
-        for loser in claimants.iter().filter(|loser| loser.claim.is_some()) {
+    let mut claimants = one_per_address(round.claimants(&mut problems), &mut problems);
+    claimants.sort_by(|a, b| (a.eip, &a.rank).cmp(&(b.eip, &b.rank)));
+    for of_one_eip in claimants.chunk_by(|a, b| a.eip == b.eip) {
+        let [winner, losers @ ..] = of_one_eip else { continue };
+        for loser in losers.iter().filter(|loser| loser.claim.is_some()) {
             problems.push(Problem::conflict(
                 loser.object(),
                 snapshot.keys.eip_field(),
-                format!("{eip} belongs to {}", winner.object()),
+                format!("{} belongs to {}", winner.eip, winner.object()),
                 "choose another EIP, or take it from that one: this one then gets it without further ado",
             ));
         }
-        claims.served.extend(winner.claim.map(|claim| (eip, claim)));
-        claims.vms.extend(winner.vm.map(|vm| (eip, vm)));
-        claims.idle.insert(eip, winner.idle);
     }
-    claims.problems = problems;
-    claims
+    claimants.dedup_by_key(|claimant| claimant.eip);
+    let (mut vms, mut idle) = (BTreeMap::new(), BTreeMap::new());
+    let served = claimants.into_iter().filter_map(|Claimant { eip, claim, vm, idle: others, .. }| {
+        vms.extend(vm.map(|vm| (eip, vm)));
+        if !others.is_empty() {
+            idle.insert(eip, others);
+        }
+        Some((eip, claim?))
+    });
+    let served = served.collect();
+    Claims { served, idle, vms, problems }
 }
 
 /// Of several claimants with one pod address the first.
-fn one_per_address(claimants: Vec<Claimant>, problems: &mut Vec<Problem>) -> Vec<Claimant> {
-    let mut by_pod_ip = BTreeMap::<Ipv4Addr, Vec<Claimant>>::new();
-    let mut kept = Vec::new();
-    for claimant in claimants {
-        match claimant.claim.as_ref().map(|claim| claim.pod_ip) {
-            Some(pod_ip) => by_pod_ip.entry(pod_ip).or_default().push(claimant),
-            None => kept.push(claimant),
-        }
-    }
-    for (pod_ip, mut claimants) in by_pod_ip {
-        let winner = take_first(&mut claimants);
-        problems.extend(claimants.iter().map(|loser| {
+fn one_per_address(mut claimants: Vec<Claimant>, problems: &mut Vec<Problem>) -> Vec<Claimant> {
+    let address = |claimant: &Claimant| claimant.claim.as_ref().map(|claim| claim.pod_ip);
+    let shared = |a: &Claimant, b: &Claimant| address(a).is_some() && address(a) == address(b);
+    claimants.sort_by(|a, b| (address(a), &a.rank).cmp(&(address(b), &b.rank)));
+    for of_one_address in claimants.chunk_by(shared) {
+        let [winner, losers @ ..] = of_one_address else { continue };
+        problems.extend(losers.iter().zip(losers.iter().filter_map(address)).map(|(loser, pod_ip)| {
             Problem::refused(
                 loser.object(),
                 "status.podIP",
@@ -124,20 +123,16 @@ fn one_per_address(claimants: Vec<Claimant>, problems: &mut Vec<Problem>) -> Vec
                 "give each pod an address of its own",
             )
         }));
-        kept.push(winner);
     }
-    kept
-}
-
-/// Takes the claimant of the smallest rank out of a list that is never empty.
-fn take_first(claimants: &mut Vec<Claimant>) -> Claimant {
-    claimants.sort_by(|a, b| a.rank.cmp(&b.rank));
-    claimants.remove(0)
+    claimants.dedup_by(|later, first| shared(first, later));
+    claimants
 }
 
 struct Round<'a> {
     snapshot: &'a Snapshot,
     config: &'a GatewayConfig,
+    /// The nodes by their addresses; of two with one address the first by name.
+    vteps: BTreeMap<Ipv4Addr, &'a str>,
 }
 
 impl Round<'_> {
@@ -198,7 +193,7 @@ impl Round<'_> {
         if claim.is_none() && !self.keeps(vm, eip, held) {
             return Ok(None);
         }
-        let pod = active.map(|active| active.name.name.clone());
+        let pod = active.map(|active| active.name.name.to_string());
         let before = vm.held.map(|(_, held)| held.pod.clone());
         let remembered = HeldVm {
             vmi: vm.name.clone(),
@@ -274,14 +269,14 @@ impl Round<'_> {
 
     /// The EIP a pod may ask for by `text`; `None` when that is empty.
     fn eip(&self, name: &ObjectName, pod: &Pod, text: &str) -> Result<Option<Ipv4Addr>, Problem> {
-        let Self { snapshot, config } = self;
+        let Self { snapshot, config, .. } = self;
         if text.trim().is_empty() {
             return Ok(None);
         }
-        let object = format!("pod {name}");
+        let object = || format!("pod {name}");
         if pod.host_network {
             return Err(Problem::refused(
-                object,
+                object(),
                 "spec.hostNetwork",
                 "the pod shares its node's address, so it can have no EIP",
                 "set hostNetwork to false, or remove the annotation",
@@ -292,13 +287,13 @@ impl Round<'_> {
             Ok(Some(eip)) => eip,
             Ok(None) => return Ok(None),
             Err(error) => {
-                return Err(Problem::refused(object, field, error.to_string(), error.remedy(config)));
+                return Err(Problem::refused(object(), field, error.to_string(), error.remedy(config)));
             }
         };
-        if let Some((node, _)) = snapshot.nodes.iter().find(|(_, node)| node.internal_ip == Some(eip)) {
+        if let Some(node) = self.vteps.get(&eip) {
             let message = format!("{eip} is the address of node {node}");
             let remedy = format!("choose a free address of {}", config.external_gateway.trunc());
-            return Err(Problem::refused(object, field, message, remedy));
+            return Err(Problem::refused(object(), field, message, remedy));
         }
         Ok(Some(eip))
     }

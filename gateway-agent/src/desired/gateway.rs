@@ -4,17 +4,19 @@ use std::net::Ipv4Addr;
 
 use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_TO_EXTERNAL};
 
+use crate::desired::claim::Claim;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, EipRow, Hook, PodRow, Round, Route, RouterPort, worker};
 use crate::snapshot::{Link, RouteTo};
 
 /// The rows of all EIPs. `owner` is the gateway that owns the external network when that is another node.
 pub(crate) fn rows(round: &Round<'_>, owner: Option<Ipv4Addr>, datapath: &mut Datapath) {
-    for (eip, claim) in &round.claims {
-        let vtep = (claim.node != round.snapshot.node_name).then_some(claim.vtep);
-        datapath.eips.insert(*eip, EipRow { pod_ip: claim.pod_ip, vtep });
-        datapath.pods.insert(claim.pod_ip, PodRow { eip: *eip, vtep, gateway: owner });
-    }
+    let vtep = |claim: &Claim| (claim.node != round.snapshot.node_name).then_some(claim.vtep);
+    let eip = |(eip, claim): (&_, &Claim)| (*eip, EipRow { pod_ip: claim.pod_ip, vtep: vtep(claim) });
+    datapath.eips = round.claims.iter().map(eip).collect();
+    let pod =
+        |(eip, claim): (&_, &Claim)| (claim.pod_ip, PodRow { eip: *eip, vtep: vtep(claim), gateway: owner });
+    datapath.pods = round.claims.iter().map(pod).collect();
 }
 
 /// The external NIC of the owner.

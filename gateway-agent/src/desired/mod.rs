@@ -26,10 +26,10 @@ use crate::snapshot::{Configured, Held, HeldVm, Link, ObjectName, RouteTo, Snaps
 pub struct Desired {
     /// What to hold.
     pub state: State,
-    /// EIPs bound to pods, cluster-wide, by EIP.
-    pub bindings: BTreeMap<Ipv4Addr, ObjectName>,
-    /// The pods the EIPs were given to, cluster-wide, bound or not yet.
+    /// The pods the EIPs were given to, cluster-wide, by EIP.
     pub served: BTreeMap<Ipv4Addr, Claim>,
+    /// These EIPs are bound, as far as this node sees; `false`: not yet.
+    pub bound: bool,
     /// The VMs among them, and those for which an EIP is reserved while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
     /// The gateway nodes.
@@ -39,6 +39,11 @@ pub struct Desired {
 }
 
 impl Desired {
+    /// EIPs bound to pods, cluster-wide.
+    pub fn bindings(&self) -> impl Iterator<Item = (Ipv4Addr, &ObjectName)> {
+        self.served.iter().filter(|_| self.bound).map(|(eip, claim)| (*eip, &claim.pod))
+    }
+
     /// Makes `held` what the next [`Snapshot::held`] is to be, unless this decision leaves things as they are.
     pub fn remember(&self, held: &mut Held) {
         if self.state != State::Keep {
@@ -194,9 +199,9 @@ struct Round<'a> {
     /// Names the ConfigMap in problems.
     object: &'a str,
     gateways: Gateways,
-    claims: BTreeMap<Ipv4Addr, Claim>,
+    claims: &'a BTreeMap<Ipv4Addr, Claim>,
     /// Other pods of VMs that have an EIP.
-    idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
+    idle: &'a BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// This node's tunnel endpoint.
     local: Ipv4Addr,
     underlay: (&'a str, &'a Link),
@@ -232,38 +237,55 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
     let object = snapshot.config_map.to_string();
     let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
     desired.problems.extend(problems);
-    let Claims { served: claims, idle, vms, problems } = claims(snapshot, config);
-    desired.problems.extend(problems);
-    desired.vms = vms;
+    let mut claims = claims(snapshot, config);
+    desired.problems.append(&mut claims.problems);
     let (internal, problems) = internal(snapshot, config, &object);
     desired.problems.extend(problems);
-    desired.served.clone_from(&claims);
     desired.gateways.clone_from(&gateways);
+    if let Some((datapath, bound)) =
+        datapath(snapshot, config, gateways, &claims, internal, &mut desired.problems)
+    {
+        desired.state = State::Datapath(Box::new(datapath));
+        desired.bound = bound;
+    }
+    (desired.served, desired.vms) = (claims.served, claims.vms);
+}
 
+/// The data path, and whether the EIPs are bound by it; `None`: it cannot be told, all is left as it is.
+fn datapath(
+    snapshot: &Snapshot,
+    config: &GatewayConfig,
+    gateways: Gateways,
+    claims: &Claims,
+    internal: BTreeSet<Prefix>,
+    problems: &mut Vec<Problem>,
+) -> Option<(Datapath, bool)> {
+    let object = snapshot.config_map.to_string();
     let here = &snapshot.node_name;
     let Some(local) = snapshot.nodes.get(here).and_then(|node| node.internal_ip) else {
-        desired.problems.push(Problem::refused(
+        problems.push(Problem::refused(
             format!("node {here}"),
             "status.addresses",
             "this node is not known or has no IPv4 InternalIP; the data path is left as it is until it has",
             "create the Node with its InternalIP, or start the agent with the right node name",
         ));
-        return;
+        return None;
     };
     let underlay = match worker::underlay(snapshot, config.underlay_nic.as_deref(), local, &object) {
         Ok(underlay) => underlay,
-        Err(problem) => return desired.problems.push(problem),
+        Err(problem) => {
+            problems.push(problem);
+            return None;
+        }
     };
     let is_gateway = gateways.contains(here);
+    let Claims { served: claims, idle, .. } = claims;
     let round =
         Round { snapshot, config, object: &object, gateways, claims, idle, local, underlay, is_gateway };
     let mut datapath = Datapath { internal, ..Datapath::default() };
     worker::underlay_side(&round, &mut datapath);
-    let bound = serve(&round, &mut datapath, &mut desired.problems);
-    if bound {
-        desired.bindings = round.claims.iter().map(|(eip, claim)| (*eip, claim.pod.clone())).collect();
-    }
-    desired.state = State::Datapath(Box::new(datapath));
+    let bound = serve(&round, &mut datapath, problems);
+    Some((datapath, bound))
 }
 
 /// Adds the EIPs; `false` when none can be bound, as far as this node sees.

@@ -70,7 +70,7 @@ pub fn vms(snapshot: &Snapshot) -> Vec<Vm<'_>> {
     }
     for (name, pod) in &snapshot.pods {
         let Some(launcher) = &pod.launcher else { continue };
-        let of = ObjectName { namespace: name.namespace.clone(), name: launcher.vmi.clone() };
+        let of = ObjectName { namespace: name.namespace.clone(), name: launcher.vmi.as_str().into() };
         let key = (of, launcher.vmi_uid.as_str());
         let vm = vms.entry(key.clone()).or_insert_with(|| vm(&key.0, key.1));
         vm.pods.push(Launched { name, pod, launcher });
@@ -93,7 +93,7 @@ pub fn active<'a>(vm: &Vm<'a>, partial: bool) -> Option<Launched<'a>> {
     };
     if let Some(target) = &vmi.migrated_to {
         // The state of a migration long past is as good: its target is today's pod.
-        let named = |pod: &Launched<'_>| pod.name.name == *target;
+        let named = |pod: &Launched<'_>| *pod.name.name == **target;
         if let Some(pod) = live().find(named) {
             return Some(pod);
         }
@@ -109,7 +109,7 @@ pub fn active<'a>(vm: &Vm<'a>, partial: bool) -> Option<Launched<'a>> {
         return None;
     }
     let (_, held) = vm.held?;
-    live().find(|pod| pod.name.name == held.pod)
+    live().find(|pod| *pod.name.name == *held.pod)
 }
 
 /// The live pods the guest does not run in: a target that waits for it, a source that has not ended.
@@ -158,7 +158,7 @@ pub fn wish(vm: &Vm<'_>, active: Option<Launched<'_>>) -> Option<Wish> {
     if let Some(active) = active
         && let Some(text) = &active.pod.eip
     {
-        return said(text, Author::Active(active.name.name.clone()));
+        return said(text, Author::Active(active.name.name.to_string()));
     }
     if let Some(text) = vm.vmi.and_then(|vmi| vmi.eip.as_deref()) {
         return said(text, Author::Vmi);
@@ -167,13 +167,13 @@ pub fn wish(vm: &Vm<'_>, active: Option<Launched<'_>>) -> Option<Wish> {
     others.sort_by(|a, b| Reverse(a.age()).cmp(&Reverse(b.age())));
     for other in others {
         let text = other.pod.eip.as_deref().unwrap_or_default();
-        if let Some(wish) = said(text, Author::Other(other.name.name.clone())) {
+        if let Some(wish) = said(text, Author::Other(other.name.name.to_string())) {
             return Some(wish);
         }
     }
     let (eip, held) = vm.held?;
     let there = match &held.asked_by {
-        Some(pod) => vm.pods.iter().any(|other| other.name.name == *pod),
+        Some(pod) => vm.pods.iter().any(|other| *other.name.name == **pod),
         None => vm.vmi.is_some(),
     };
     (!there).then(|| Wish { text: eip.to_string(), by: Author::Memory(held.asked_by.clone()) })

@@ -1,6 +1,7 @@
 use gateway_common::tables::{Eip, EipKey, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey};
 
 use super::*;
+use crate::snapshot::ObjectName;
 
 const TABLE: Format = Format::Table { colour: false, all: false };
 
@@ -8,7 +9,7 @@ const TABLE: Format = Format::Table { colour: false, all: false };
 fn status() -> Status {
     let binding = |eip: &str, pod: &str, pod_ip: &str, node: &str| Binding {
         eip: eip.parse().unwrap(),
-        pod: pod.to_owned(),
+        pod: pod.split_once('/').map(|(namespace, name)| ObjectName::new(namespace, name)).unwrap(),
         pod_ip: pod_ip.parse().unwrap(),
         node: node.to_owned(),
     };

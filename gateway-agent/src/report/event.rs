@@ -41,6 +41,8 @@ pub enum Reason {
     EipConflict,
     /// The EIP waits for something that somebody has to mend.
     EipWaiting,
+    /// The EIP is bound, and will be lost or changed by what happens in the life of a VM.
+    EipTemporary,
     /// Somebody keeps removing what we write.
     EipContested,
     /// A bad value; the last good configuration stays in force.
@@ -58,6 +60,7 @@ impl Reason {
             Self::EipRefused => "EipRefused",
             Self::EipConflict => "EipConflict",
             Self::EipWaiting => "EipWaiting",
+            Self::EipTemporary => "EipTemporary",
             Self::EipContested => "EipContested",
             Self::ConfigRefused => "ConfigRefused",
             Self::ConfigWarning => "ConfigWarning",
@@ -74,7 +77,7 @@ impl Reason {
         match self {
             Self::EipBound | Self::EipRefused | Self::EipConflict | Self::EipWaiting => "BindEip",
             Self::EipReleased => "ReleaseEip",
-            Self::EipContested => "ReportEip",
+            Self::EipTemporary | Self::EipContested => "ReportEip",
             Self::ConfigRefused | Self::ConfigWarning => "Configure",
         }
     }
@@ -118,12 +121,13 @@ impl Event {
     pub fn of_problem(state: &State, problem: &Problem) -> Option<Self> {
         let (kind, name) = problem.object.split_once(' ')?;
         let (namespace, name) = name.split_once('/')?;
-        let object = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let object = ObjectName::new(namespace, name);
         let (regarding, uid, reason) = match kind {
             "pod" => {
                 let reason = match problem.kind {
                     Kind::Refused => Reason::EipRefused,
                     Kind::Conflict => Reason::EipConflict,
+                    Kind::Warning if problem.field == state.snapshot.keys.eip_field() => Reason::EipTemporary,
                     Kind::Warning => Reason::EipWaiting,
                 };
                 (Regarding::Pod, Some(state.snapshot.pods.get(&object)?.uid.clone()), reason)
@@ -149,7 +153,7 @@ impl Event {
         let uid = self.uid.as_deref().unwrap_or_default();
         let parts = [self.regarding.kind(), &self.object.namespace, uid, self.reason.name(), &self.note];
         // A name is a DNS subdomain of at most 253 bytes, and so is the object's.
-        let mut name = self.object.name.clone();
+        let mut name = self.object.name.to_string();
         name.truncate(200);
         format!("{}.{:016x}", name.trim_end_matches(['.', '-']), fnv1a(&parts))
     }
@@ -176,7 +180,7 @@ mod tests {
 
     #[test]
     fn names_tell_events_apart_and_are_legal() {
-        let pod = ObjectName { namespace: "a".to_owned(), name: "x".repeat(250) };
+        let pod = ObjectName::new("a", "x".repeat(250));
         let event =
             |note: &str| Event::of_pod(&pod, "u", Reason::EipBound, [1, 2, 3, 4].into(), note.to_owned());
         assert_eq!(event("a").base_name(), event("a").base_name());

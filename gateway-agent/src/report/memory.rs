@@ -1,6 +1,6 @@
 //! What was written and told, so that nothing is repeated and nobody is fought.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
@@ -80,9 +80,9 @@ impl Memory {
             self.adopt(state);
             self.on_duty = true;
         }
-        let pods = &state.snapshot.pods;
-        self.bound.retain(|(_, uid), name| pods.get(name).is_some_and(|pod| pod.uid == *uid));
-        self.follow_patches(state, now);
+        let uids = state.snapshot.pods.values().map(|pod| pod.uid.as_str()).collect();
+        self.bound.retain(|(_, uid), _| HashSet::contains(&uids, uid.as_str()));
+        self.follow_patches(state, &uids, now);
         let still = self.standing(state, duty);
         self.recurring.extend(self.told.difference(&still).cloned());
         if self.recurring.len() > RECURRING {
@@ -108,7 +108,7 @@ impl Memory {
     }
 
     /// Sees patches come back from the API, and being undone by others.
-    fn follow_patches(&mut self, state: &State, now: Instant) {
+    fn follow_patches(&mut self, state: &State, uids: &HashSet<&str>, now: Instant) {
         let wanted: BTreeMap<Target, bool> =
             plan::patches(state).into_iter().map(|(write, set)| (write.target(), set)).collect();
         let mut undone = Vec::new();
@@ -134,7 +134,6 @@ impl Memory {
         for target in undone {
             self.contests.entry(target).or_default().note(now);
         }
-        let uids: BTreeSet<&str> = state.snapshot.pods.values().map(|pod| pod.uid.as_str()).collect();
         let lives = |target: &Target| match target {
             Target::Pod(uid) => uids.contains(uid.as_str()),
             Target::Node(node) => state.snapshot.nodes.contains_key(node),
@@ -202,7 +201,8 @@ impl Memory {
     }
 
     pub(super) fn is_bound(&self, eip: Ipv4Addr, uid: &str) -> bool {
-        self.bound.contains_key(&(eip, uid.to_owned()))
+        let mut of_eip = self.bound.range((eip, String::new())..).take_while(|((of, _), _)| *of == eip);
+        of_eip.any(|((_, bound), _)| bound == uid)
     }
 
     pub(super) fn bound(&self) -> impl Iterator<Item = (Ipv4Addr, &str, &ObjectName)> {

@@ -1,6 +1,6 @@
 //! What is missing in the API: a pure function of state and memory.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -96,30 +96,32 @@ pub(super) fn patches(state: &State) -> Vec<(Write, bool)> {
 }
 
 /// The pods that have an EIP, by name.
-pub(super) fn served(state: &State) -> BTreeMap<&ObjectName, (Ipv4Addr, &Claim)> {
+pub(super) fn served(state: &State) -> HashMap<&ObjectName, (Ipv4Addr, &Claim)> {
     state.desired.served.iter().map(|(eip, claim)| (&claim.pod, (*eip, claim))).collect()
 }
 
 fn is_programmed(state: &State, eip: Ipv4Addr, claim: &Claim) -> bool {
-    state.desired.bindings.contains_key(&eip) && state.programmed.get(&eip) == Some(&claim.pod_ip)
+    state.desired.bound && state.programmed.get(&eip) == Some(&claim.pod_ip)
 }
 
 /// Events of what has become different: bound, released.
 fn transitions(state: &State, memory: &Memory) -> Vec<Event> {
     let mut events = Vec::new();
     let here = &state.snapshot.node_name;
-    for (eip, claim) in &state.desired.served {
-        let Some(pod) = state.snapshot.pods.get(&claim.pod) else { continue };
+    let served = served(state);
+    for (name, pod) in &state.snapshot.pods {
+        let Some((eip, claim)) = served.get(name) else { continue };
         if is_programmed(state, *eip, claim) && !memory.is_bound(*eip, &pod.uid) {
             let note =
                 format!("EIP {eip} is bound to this pod on node {}, served by gateway {here}", claim.node);
-            events.push(Event::of_pod(&claim.pod, &pod.uid, Reason::EipBound, *eip, note));
+            events.push(Event::of_pod(name, &pod.uid, Reason::EipBound, *eip, note));
         }
     }
     for (eip, uid, name) in memory.bound() {
-        let there = state.snapshot.pods.get(name).is_some_and(|pod| pod.uid == uid);
-        let served = state.desired.served.get(&eip).is_some_and(|claim| claim.pod == *name);
-        if there && !served {
+        if state.desired.served.get(&eip).is_some_and(|claim| claim.pod == *name) {
+            continue;
+        }
+        if state.snapshot.pods.get(name).is_some_and(|pod| pod.uid == uid) {
             let note = format!("EIP {eip} is no longer bound to this pod");
             events.push(Event::of_pod(name, uid, Reason::EipReleased, eip, note));
         }

@@ -284,7 +284,7 @@ fn object(event: &Event, uid: Option<String>, node: &str) -> v1::Event {
     v1::Event {
         metadata: ObjectMeta {
             name: Some(name),
-            namespace: Some(event.object.namespace.clone()),
+            namespace: Some(event.object.namespace.to_string()),
             ..ObjectMeta::default()
         },
         event_time: Some(MicroTime(Timestamp::now())),
@@ -297,8 +297,8 @@ fn object(event: &Event, uid: Option<String>, node: &str) -> v1::Event {
         regarding: Some(ObjectReference {
             api_version: Some("v1".to_owned()),
             kind: Some(event.regarding.kind().to_owned()),
-            namespace: Some(event.object.namespace.clone()),
-            name: Some(event.object.name.clone()),
+            namespace: Some(event.object.namespace.to_string()),
+            name: Some(event.object.name.to_string()),
             uid,
             ..ObjectReference::default()
         }),

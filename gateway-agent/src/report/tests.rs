@@ -17,19 +17,18 @@ const EIP: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 101);
 const POD_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 5);
 
 fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "default".to_owned(), name: name.to_owned() }
+    ObjectName::new("default", name)
 }
 
 fn bind(state: &mut State, pod: &str, eip: Ipv4Addr) {
     let claim =
         Claim { pod: name(pod), pod_ip: POD_IP, node: "worker1".to_owned(), vtep: [10, 0, 0, 2].into() };
-    state.desired.bindings.insert(eip, name(pod));
+    state.desired.bound = true;
     state.desired.served.insert(eip, claim);
     state.programmed.insert(eip, POD_IP);
 }
 
 fn release(state: &mut State, eip: Ipv4Addr) {
-    state.desired.bindings.remove(&eip);
     state.desired.served.remove(&eip);
     state.programmed.remove(&eip);
 }

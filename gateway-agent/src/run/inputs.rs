@@ -9,7 +9,7 @@ use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use super::Options;
+use super::{DEBOUNCE, Options};
 use crate::annotation::Keys;
 use crate::snapshot::{ConfigMapName, Held, Snapshot};
 use crate::source;
@@ -100,11 +100,12 @@ impl Inputs {
         std::future::pending().await
     }
 
-    /// How long to wait after a change for what was written along with it.
-    pub(super) fn debounce(&self) -> Duration {
+    /// When a change that was just heard of is to be looked at, for the sake of what was written along with it. The API
+    /// server's, at once, unless the last pass ended at `settled`, a moment ago.
+    pub(super) fn settled_at(&self, settled: tokio::time::Instant) -> tokio::time::Instant {
         match &self.source {
-            Source::Dir { .. } => DIR_DEBOUNCE,
-            Source::Kube(_) => Duration::ZERO,
+            Source::Dir { .. } => tokio::time::Instant::now() + DIR_DEBOUNCE,
+            Source::Kube(_) => settled + DEBOUNCE,
         }
     }
 

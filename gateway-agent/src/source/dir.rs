@@ -139,7 +139,7 @@ impl DirSource {
         for (id, (object, place)) in objects {
             match object {
                 Object::Pod(pod) => _ = inputs.pods.insert(id.name, pod),
-                Object::Node(node) => _ = inputs.nodes.insert(id.name.name, node),
+                Object::Node(node) => _ = inputs.nodes.insert(id.name.name.to_string(), node),
                 Object::Vmi(vmi) => _ = inputs.vmis.insert(id.name, vmi),
                 Object::ServiceCidr(cidrs) => inputs.service_cidrs.extend(cidrs),
                 Object::ConfigMap(data) => config_map = Some((format!("{place}, {id}"), data)),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use gateway_common::addr::Prefix;
+use imbl::OrdMap;
 
 use crate::config;
 use crate::desired::problem::{Kind, Problem};
@@ -12,11 +13,11 @@ use crate::snapshot::{Configured, Node, ObjectName, Pod, Vmi};
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Inputs {
     /// Pods by namespace and name.
-    pub pods: BTreeMap<ObjectName, Pod>,
+    pub pods: OrdMap<ObjectName, Pod>,
     /// Not all pods are known.
     pub partial: bool,
     /// VirtualMachineInstances by namespace and name.
-    pub vmis: BTreeMap<ObjectName, Vmi>,
+    pub vmis: OrdMap<ObjectName, Vmi>,
     /// Nodes by name.
     pub nodes: BTreeMap<String, Node>,
     /// Service CIDRs.

@@ -9,7 +9,7 @@ const POD: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 10);
 /// A decision that gives [`EIP`] to a pod on worker1; gw1 owns the external network, gw2 stands by.
 fn decided() -> Desired {
     let claim = Claim {
-        pod: ObjectName { namespace: "default".to_owned(), name: "web".to_owned() },
+        pod: ObjectName::new("default", "web"),
         pod_ip: POD,
         node: "worker1".to_owned(),
         vtep: Ipv4Addr::new(10, 0, 0, 11),
@@ -29,6 +29,27 @@ fn problems() -> Vec<Problem> {
     vec![Problem::conflict("pod default/b", "f", "m", "r"), Problem::refused("pod default/a", "f", "m", "r")]
 }
 
+fn publish(file: &mut StatusFile, problems: &[Problem]) -> Result<bool, StatusError> {
+    file.publish(problems);
+    file.flush()
+}
+
+#[test]
+fn pauses_are_in_proportion_to_a_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut file = StatusFile::open(dir.path(), "gw1");
+    assert_eq!(file.due(), None);
+    file.publish(&[]);
+    let due = file.due().unwrap();
+    assert!(due <= Instant::now(), "the first one at once");
+    file.flush().unwrap();
+    let ended = Instant::now();
+    assert_eq!(file.due(), None);
+    file.publish(&[]);
+    assert!(file.due().unwrap() <= due + (ended - due) * SHARE + (ended.elapsed()), "no longer than that");
+    assert!(file.due().unwrap() >= due);
+}
+
 #[test]
 fn the_file_holds_what_was_decided_and_is_written_only_when_that_changes() {
     let root = tempfile::tempdir().unwrap();
@@ -36,12 +57,15 @@ fn the_file_holds_what_was_decided_and_is_written_only_when_that_changes() {
     for (node, role) in [("gw1", Role::Owner), ("gw2", Role::Gateway), ("worker1", Role::Worker)] {
         let mut file = StatusFile::open(&dir, node);
         file.note(&decided());
-        assert!(file.publish(&problems()).unwrap());
-        assert!(!file.publish(&problems()).unwrap());
+        assert!(publish(&mut file, &problems()).unwrap());
+        assert!(!publish(&mut file, &problems()).unwrap());
         let status = read(&dir).unwrap();
         assert_eq!((status.node.as_str(), status.role), (node, Some(role)));
         assert_eq!(status.owner.as_deref(), Some("gw1"));
-        assert_eq!(status.binding(EIP, POD).map(|found| found.pod.as_str()), Some("default/web"));
+        assert_eq!(
+            status.binding(EIP, POD).map(|found| found.pod.to_string()).as_deref(),
+            Some("default/web")
+        );
         assert_eq!(status.binding(EIP, Ipv4Addr::LOCALHOST), None);
         assert_eq!(status.problems, [problems()[1].clone(), problems()[0].clone()]);
     }
@@ -52,15 +76,15 @@ fn what_changes_nothing_leaves_the_bindings_and_a_withdrawal_takes_them() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = StatusFile::open(dir.path(), "gw1");
     file.note(&decided());
-    file.publish(&[]).unwrap();
+    publish(&mut file, &[]).unwrap();
     let mut restarted = StatusFile::open(dir.path(), "gw1");
     assert_eq!(restarted.held().pods, BTreeMap::from([(EIP, POD)]));
     restarted.note(&Desired::default());
-    restarted.publish(&problems()).unwrap();
+    publish(&mut restarted, &problems()).unwrap();
     let status = read(dir.path()).unwrap();
     assert_eq!((status.bindings.len(), status.problems.len(), status.role), (1, 2, Some(Role::Owner)));
     restarted.note(&Desired { state: State::Withdrawn, ..Desired::default() });
-    restarted.publish(&[]).unwrap();
+    publish(&mut restarted, &[]).unwrap();
     assert_eq!(read(dir.path()), Some(Status { node: "gw1".to_owned(), ..Status::default() }));
 }
 
@@ -69,9 +93,9 @@ fn another_nodes_file_is_not_taken_over() {
     let dir = tempfile::tempdir().unwrap();
     let mut file = StatusFile::open(dir.path(), "gw1");
     file.note(&decided());
-    file.publish(&[]).unwrap();
+    publish(&mut file, &[]).unwrap();
     assert_eq!(StatusFile::open(dir.path(), "worker1").held(), Held::default());
-    StatusFile::open(dir.path(), "worker1").publish(&[]).unwrap();
+    publish(&mut StatusFile::open(dir.path(), "worker1"), &[]).unwrap();
     assert_eq!(read(dir.path()).unwrap().bindings, []);
 }
 
@@ -92,9 +116,9 @@ fn it_comes_back_when_somebody_removes_it_and_goes_at_teardown() {
     let root = tempfile::tempdir().unwrap();
     let dir = root.path().join("state");
     let mut file = StatusFile::open(&dir, "gw1");
-    file.publish(&[]).unwrap();
+    publish(&mut file, &[]).unwrap();
     fs::remove_file(dir.join(FILE)).unwrap();
-    assert!(file.publish(&[]).unwrap());
+    assert!(publish(&mut file, &[]).unwrap());
     assert!(remove(&dir).unwrap());
     assert!(!dir.exists());
     assert!(!remove(&dir).unwrap());
@@ -105,6 +129,6 @@ fn a_directory_that_cannot_be_made_is_an_error_with_a_remedy() {
     let root = tempfile::tempdir().unwrap();
     let file = root.path().join("file");
     fs::write(&file, "").unwrap();
-    let error = StatusFile::open(&file, "gw1").publish(&[]).unwrap_err().to_string();
+    let error = publish(&mut StatusFile::open(&file, "gw1"), &[]).unwrap_err().to_string();
     assert!(error.starts_with("cannot write ") && error.contains("; check --state-dir"), "{error}");
 }

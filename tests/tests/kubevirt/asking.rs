@@ -10,7 +10,7 @@ use super::steps::{DONE, MIG1, MIG2, MIG3, MIG4, MIG5, Move, RUN, take};
 use super::vm::{A, B, C, Vm};
 
 /// Reason of the Events; their type is `Warning`.
-const WARNING: &str = "EipWaiting";
+const WARNING: &str = "EipTemporary";
 const REMEDY: &str = "only the annotation in spec.template.metadata of the VirtualMachine makes it permanent";
 
 #[test]

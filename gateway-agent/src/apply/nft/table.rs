@@ -141,18 +141,20 @@ impl Elements {
         moved.map(|(eip, _)| (*eip, now.eips.get(eip).copied())).collect()
     }
 
-    /// The lines of each map and set, as nft takes them.
-    fn lines(&self) -> [(&'static str, BTreeSet<String>); 5] {
-        let pairs = |map: &BTreeMap<Ipv4Addr, Ipv4Addr>| {
-            map.iter().map(|(from, to)| format!("{from} : {to}")).collect()
+    /// What each map and set has that it has not in `other`, as nft takes it.
+    fn beyond(&self, other: &Self) -> [(&'static str, Vec<String>); 5] {
+        let pairs = |map: &BTreeMap<_, _>, other: &BTreeMap<Ipv4Addr, Ipv4Addr>, between: &str| {
+            let new = map.iter().filter(|(from, to)| other.get(*from) != Some(*to));
+            new.map(|(from, to): (&Ipv4Addr, &Ipv4Addr)| format!("{from}{between}{to}")).collect()
         };
-        let prefixes = |set: &BTreeSet<Prefix>| set.iter().map(ToString::to_string).collect();
+        let prefixes = |set: &BTreeSet<Prefix>, other| set.difference(other).map(Prefix::to_string).collect();
+        let pods = self.pods.difference(&other.pods);
         [
-            ("eips", pairs(&self.eips)),
-            ("own", self.own.iter().map(|(pod, eip)| format!("{pod} . {eip}")).collect()),
-            ("self", self.pods.iter().map(|pod| format!("{pod} : {pod}")).collect()),
-            ("external", prefixes(&self.external)),
-            ("internal", prefixes(&self.internal)),
+            ("eips", pairs(&self.eips, &other.eips, " : ")),
+            ("own", pairs(&self.own, &other.own, " . ")),
+            ("self", pods.map(|pod| format!("{pod} : {pod}")).collect()),
+            ("external", prefixes(&self.external, &other.external)),
+            ("internal", prefixes(&self.internal, &other.internal)),
         ]
     }
 }
@@ -200,19 +202,13 @@ pub(super) fn rebuild(wanted: &Elements) -> String {
 
 /// One transaction that turns `held` into `wanted`; empty when they are equal.
 pub(super) fn difference(held: &Elements, wanted: &Elements) -> String {
-    let (held, wanted) = (held.lines(), wanted.lines());
     let mut script = String::new();
-    let mut element = |verb: &str, set: &str, from: &BTreeSet<String>, without: &BTreeSet<String>| {
-        let lines: Vec<&str> = from.difference(without).map(String::as_str).collect();
-        if !lines.is_empty() {
-            let _ = writeln!(script, "{verb} element {TABLE} {set} {{ {} }}", lines.join(", "));
+    for (verb, from, without) in [("delete", held, wanted), ("add", wanted, held)] {
+        for (set, lines) in from.beyond(without) {
+            if !lines.is_empty() {
+                let _ = writeln!(script, "{verb} element {TABLE} {set} {{ {} }}", lines.join(", "));
+            }
         }
-    };
-    for ((set, held), (_, wanted)) in held.iter().zip(&wanted) {
-        element("delete", set, held, wanted);
-    }
-    for ((set, held), (_, wanted)) in held.iter().zip(&wanted) {
-        element("add", set, wanted, held);
     }
     script
 }

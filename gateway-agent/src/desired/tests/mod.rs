@@ -26,7 +26,7 @@ fn prefix(text: &str) -> Prefix {
 }
 
 fn name(name: &str) -> ObjectName {
-    ObjectName { namespace: "default".to_owned(), name: name.to_owned() }
+    ObjectName::new("default", name)
 }
 
 fn node(addr: Ipv4Addr, pod_cidr: &str) -> Node {

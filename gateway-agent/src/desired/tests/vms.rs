@@ -117,7 +117,7 @@ impl Cluster {
     fn serves(&mut self, step: &str, pod: &str) {
         let decided = self.decide();
         let agent = self.agent;
-        let served = decided.served.get(&EIP).map(|claim| claim.pod.name.as_str()).unwrap_or_default();
+        let served = decided.served.get(&EIP).map(|claim| &*claim.pod.name).unwrap_or_default();
         assert_eq!(served, pod, "{step}: {agent:?}");
         let conflicts = decided.problems.iter().filter(|problem| problem.kind != Kind::Warning);
         assert_eq!(conflicts.collect::<Vec<_>>(), [] as [&Problem; 0], "{step}: {agent:?}");
@@ -269,7 +269,9 @@ fn at_worker(cluster: &Cluster, here: &str, labelled: &str) -> Desired {
     let mut seen = cluster.snapshot.clone();
     let local = snapshot(here);
     (seen.node_name, seen.host, seen.partial) = (local.node_name, local.host, true);
-    seen.pods.retain(|name, pod| pod.node.as_deref() == Some(here) || name.name == labelled);
+    let visible =
+        |(name, pod): &(ObjectName, Pod)| pod.node.as_deref() == Some(here) || &*name.name == labelled;
+    seen.pods = seen.pods.into_iter().filter(visible).collect();
     desired(&seen)
 }
 

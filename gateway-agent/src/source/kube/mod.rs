@@ -6,6 +6,7 @@
 
 mod connection;
 mod resource;
+mod slim;
 mod store;
 mod watch;
 mod world;
@@ -16,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use imbl::OrdMap;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 
@@ -133,11 +135,11 @@ impl KubeSource {
         if let Some((pods, partial)) = pods {
             self.expect_vmis(&world, &pods);
             let nodes = world.nodes.kept().cloned().unwrap_or_default();
-            let service_cidrs = world.service_cidrs.kept().into_iter().flat_map(BTreeMap::values).flatten();
+            let service_cidrs = world.service_cidrs.kept().into_iter().flat_map(OrdMap::values).flatten();
             self.current = Inputs {
                 pods,
                 partial,
-                nodes: nodes.into_iter().map(|(name, node)| (name.name, node)).collect(),
+                nodes: nodes.into_iter().map(|(name, node)| (name.name.to_string(), node)).collect(),
                 service_cidrs: service_cidrs.copied().collect(),
                 vmis: self.vmis(&world),
                 configured: self.last_good.configured().clone(),
@@ -172,7 +174,7 @@ impl KubeSource {
         let wanted = match self.last_good.configured() {
             Configured::Enabled(config) => {
                 let nodes = world.nodes.kept().into_iter().flatten();
-                let nodes = nodes.map(|(name, node)| (name.name.clone(), node.clone())).collect();
+                let nodes = nodes.map(|(name, node)| (name.name.to_string(), node.clone())).collect();
                 let (gateways, _) = gateways(config, &self.context.reader.keys, &nodes, "");
                 if gateways.contains(&self.context.node) { View::All } else { View::Own }
             }
@@ -206,18 +208,21 @@ impl KubeSource {
             View::All => Some((world.all_pods.kept()?.clone(), false)),
             View::Own => {
                 let own = world.own_pods.kept()?;
+                let mut pods = world.bound_pods.kept()?.clone();
                 // A pod of this node counts as its own watch has it: the other one may lag behind.
-                let elsewhere = world.bound_pods.kept()?.iter();
                 let here = Some(&self.context.node);
-                let elsewhere = elsewhere.filter(|(_, pod)| pod.node.as_ref() != here);
-                let pods = own.iter().chain(elsewhere);
-                Some((pods.map(|(name, pod)| (name.clone(), pod.clone())).collect(), true))
+                let lagging = pods.iter().filter(|(_, pod)| pod.node.as_ref() == here);
+                for name in lagging.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
+                    pods.remove(&name);
+                }
+                pods.extend(own.iter().map(|(name, pod)| (name.clone(), pod.clone())));
+                Some((pods, true))
             }
         }
     }
 
     /// The VirtualMachineInstances there are, and those of VMs that are gone since a moment ago.
-    fn vmis(&mut self, world: &World) -> BTreeMap<ObjectName, Vmi> {
+    fn vmis(&mut self, world: &World) -> OrdMap<ObjectName, Vmi> {
         let mut vmis = world.vmis.kept().cloned().unwrap_or_default();
         let now = Instant::now();
         if world.vmis.kept().is_some() {
@@ -235,7 +240,7 @@ impl KubeSource {
     }
 
     /// A launcher of an unknown VirtualMachineInstance tells that those are served by now, or soon may be read.
-    fn expect_vmis(&mut self, world: &World, pods: &BTreeMap<ObjectName, Pod>) {
+    fn expect_vmis(&mut self, world: &World, pods: &OrdMap<ObjectName, Pod>) {
         if world.vmis.kept().is_some() {
             return;
         }

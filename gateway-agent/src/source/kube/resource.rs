@@ -10,6 +10,7 @@ use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::Notify;
 
+use super::slim::SlimPod;
 use super::store::Store;
 use super::watch::{Context, Optional, Watched};
 use super::world::World;
@@ -70,7 +71,7 @@ impl Watched for ConfigMaps {
 }
 
 /// Pods that ask for an EIP, have one, or may run the guest of a VM that does; the others do not matter.
-fn pod(reader: &Reader, pod: v1::Pod) -> Result<Option<Pod>, Fault> {
+fn pod(reader: &Reader, SlimPod(pod): SlimPod) -> Result<Option<Pod>, Fault> {
     let pod = reader.pod(pod)?;
     Ok(Some(pod).filter(|pod| pod.eip.is_some() || pod.bound_label || pod.launcher.is_some()))
 }
@@ -81,12 +82,12 @@ macro_rules! pods {
         pub(super) struct $name;
 
         impl Watched for $name {
-            type Object = v1::Pod;
+            type Object = SlimPod;
             type Kept = Pod;
             const WHAT: &'static str = $what;
             const KIND: ObjectKind = ObjectKind::Pod;
 
-            fn api(client: Client, _context: &Context) -> Api<v1::Pod> {
+            fn api(client: Client, _context: &Context) -> Api<SlimPod> {
                 Api::all(client)
             }
 
@@ -99,7 +100,7 @@ macro_rules! pods {
                 &mut world.$store
             }
 
-            fn read(reader: &Reader, object: v1::Pod) -> Result<Option<Pod>, Fault> {
+            fn read(reader: &Reader, object: SlimPod) -> Result<Option<Pod>, Fault> {
                 pod(reader, object)
             }
         }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use imbl::OrdMap;
 use kube::runtime::watcher::Event;
 
 use crate::desired::problem::Problem;
@@ -20,13 +21,13 @@ pub(super) enum Read<T> {
 /// A consistent set of objects.
 #[derive(Debug)]
 struct Objects<T> {
-    kept: BTreeMap<ObjectName, T>,
+    kept: OrdMap<ObjectName, T>,
     problems: BTreeMap<ObjectName, Problem>,
 }
 
 impl<T> Default for Objects<T> {
     fn default() -> Self {
-        Self { kept: BTreeMap::new(), problems: BTreeMap::new() }
+        Self { kept: OrdMap::new(), problems: BTreeMap::new() }
     }
 }
 
@@ -45,7 +46,7 @@ impl<T> Default for Store<T> {
 
 impl<T: PartialEq + Clone> Store<T> {
     /// The objects in force; `None` before the first list is complete.
-    pub(super) fn kept(&self) -> Option<&BTreeMap<ObjectName, T>> {
+    pub(super) fn kept(&self) -> Option<&OrdMap<ObjectName, T>> {
         self.now.as_ref().map(|objects| &objects.kept)
     }
 
@@ -89,7 +90,7 @@ impl<T: PartialEq + Clone> Store<T> {
     }
 }
 
-impl<T: PartialEq> Objects<T> {
+impl<T: PartialEq + Clone> Objects<T> {
     /// Returns whether anything is different now.
     fn put(&mut self, name: ObjectName, read: Read<T>) -> bool {
         match read {
@@ -124,7 +125,7 @@ mod tests {
                 "!" => Read::Bad(Problem::warning(name, "f", "m", "r")),
                 number => Read::Kept(number.parse().unwrap()),
             };
-            (ObjectName { namespace: String::new(), name: name.to_owned() }, read)
+            (ObjectName::new("", name), read)
         };
         match text.split_at(1) {
             ("[", "") => Event::Init,

@@ -9,7 +9,7 @@ use crate::desired::problem::Problem;
 use crate::snapshot::{HeldVm, Node};
 
 fn name(namespace: &str, name: &str) -> ObjectName {
-    ObjectName { namespace: namespace.to_owned(), name: name.to_owned() }
+    ObjectName::new(namespace, name)
 }
 
 /// A source whose API server is away: what it holds is put in by hand.
@@ -53,7 +53,7 @@ fn seen(source: &mut KubeSource) -> String {
     if inputs.configured == Configured::Unknown {
         return "?".to_owned();
     }
-    let names: Vec<_> = inputs.pods.keys().map(|name| name.name.as_str()).collect();
+    let names: Vec<_> = inputs.pods.keys().map(|name| &*name.name).collect();
     format!("{}{}", names.join(" "), if inputs.partial { "*" } else { "" })
 }
 

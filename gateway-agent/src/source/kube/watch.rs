@@ -32,7 +32,7 @@ const QUIET: Duration = Duration::from_secs(8);
 /// How often it is asked whether an optional resource is served by now.
 const DISCOVERY: Duration = Duration::from_secs(60);
 /// Objects in a page of a list.
-const PAGE: u32 = 500;
+const PAGE: u32 = 200;
 
 /// What all watches share.
 #[derive(Debug)]
@@ -264,10 +264,10 @@ fn take<W: Watched>(context: &Context, event: Event<W::Object>) {
 
 fn read<W: Watched>(reader: &Reader, object: W::Object) -> (ObjectName, Read<W::Kept>) {
     let meta = object.meta();
-    let name = ObjectName {
-        namespace: meta.namespace.clone().unwrap_or_default(),
-        name: meta.name.clone().unwrap_or_default(),
-    };
+    let name = ObjectName::new(
+        meta.namespace.as_deref().unwrap_or_default(),
+        meta.name.as_deref().unwrap_or_default(),
+    );
     let read = match W::read(reader, object) {
         Ok(Some(kept)) => Read::Kept(kept),
         Ok(None) => Read::Passed,

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use gateway_common::addr::Prefix;
+use imbl::OrdMap;
 
 use super::connection::{Failure, Trouble};
 use super::store::Store;
@@ -11,7 +12,7 @@ use crate::desired::problem::Problem;
 use crate::snapshot::{Node, ObjectName, Pod, Vmi};
 
 /// Pods, and whether these are only a part.
-pub(super) type PodsView = (BTreeMap<ObjectName, Pod>, bool);
+pub(super) type PodsView = (OrdMap<ObjectName, Pod>, bool);
 
 /// What the watches have shown so far.
 #[derive(Debug, Default)]

@@ -70,7 +70,7 @@ impl Reader {
                 }
             },
         };
-        let name = ObjectName { namespace: namespace.to_owned(), name: name.to_owned() };
+        let name = ObjectName::new(namespace, name);
         if kind == ObjectKind::ConfigMap && name != self.config_map.0 {
             let message = format!("configmap {name} is not the gateway's, which is {}", self.config_map.0);
             return ignored(&place, "metadata", message);

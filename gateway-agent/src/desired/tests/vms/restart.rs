@@ -11,7 +11,7 @@ fn restart(agent: Agent) -> Vec<(&'static str, String)> {
     let mut outcomes = Vec::new();
     let mut step = |cluster: &mut Cluster, step| {
         let decided = cluster.decide();
-        let served = decided.served.get(&EIP).map(|claim| claim.pod.name.clone()).unwrap_or_default();
+        let served = decided.served.get(&EIP).map(|claim| claim.pod.name.to_string()).unwrap_or_default();
         if served != "rival" && !decided.problems.iter().any(|problem| problem.kind == Kind::Conflict) {
             panic!("{step}: the rival is not told: {:?}", decided.problems);
         }
