@@ -66,7 +66,13 @@ impl Sum {
 /// The new value of checksum field `field` after `old` became `new` (RFC 1624, equation 3).
 #[inline(always)]
 pub fn update<const N: usize>(field: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    Sum::ZERO.without(field).without_bytes(old).bytes(new).checksum()
+    carry(field, Sum::ZERO.without_bytes(old).bytes(new))
+}
+
+/// The new value of checksum field `field` after the sum of what it covers changed by `change` (the same equation).
+#[inline(always)]
+pub const fn carry(field: u16, change: Sum) -> u16 {
+    Sum::ZERO.without(field).word(change.fold()).checksum()
 }
 
 /// The pseudo-header of UDP and TCP over IPv4 (RFC 768, RFC 9293): addresses, protocol and L4 length in bytes.

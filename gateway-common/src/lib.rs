@@ -12,4 +12,4 @@ pub mod verdict;
 pub mod wire;
 
 /// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

@@ -89,6 +89,10 @@ verdicts! {
     DropGeneveVersion, Drop, "drop_geneve_version", "Geneve version other than 0, or a control packet.";
     DropCriticalOption, Drop, "drop_critical_option", "Geneve with a critical option, of which we know none.";
     DropExpired, Drop, "drop_expired", "TTL ran out here and no ICMP error may be sent about the packet.";
+    DropShortQuote, Drop, "drop_short_quote", "ICMP error that quotes no whole IPv4 header: nobody could tell what it is about.";
+    DropForeignQuote, Drop, "drop_foreign_quote", "ICMP error about a packet that the EIP has not sent, or that did not go to the pod.";
+    DropRedirect, Drop, "drop_redirect", "ICMP redirect: it names a router on a link that the receiver is not on.";
+    DropSourceQuench, Drop, "drop_source_quench", "ICMP source quench, which RFC 6633 withdraws.";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
     DropNoRoom, Drop, "drop_no_room", "The kernel refused to make room in the frame.";
 }

@@ -15,10 +15,13 @@ pub const UDPLITE: u8 = 136;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+/// The bits of the fragment offset in the 16-bit word of flags and offset.
+pub const OFFSET: u16 = 0x1fff;
 
 /// The first 20 bytes of an IPv4 header, read and changed in place; checksum kept right by increments (RFC 1624).
+/// Aligned, so that BPF moves it by words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(4))]
 pub struct Header(pub [u8; HEADER_LEN]);
 
 impl Header {

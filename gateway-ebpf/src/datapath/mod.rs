@@ -9,6 +9,7 @@ mod icmp;
 mod nat;
 mod packet;
 mod pmtu;
+mod quote;
 mod underlay;
 
 use gateway_common::ABI_VERSION;

@@ -311,6 +311,12 @@ fn error_rows() -> Vec<Row> {
             ip(CLIENT, EIP1).ttl(1).udp(1, 33_434, b"probe"),
         ),
         row(
+            "TTL 1 to a pod on the gateway: time exceeded, from the router port too",
+            Verdict::TimeExceeded,
+            expired.clone(),
+            ip(CLIENT, EIP0).ttl(1).udp(1, 33_434, b"probe"),
+        ),
+        row(
             "TTL 0: time exceeded",
             Verdict::TimeExceeded,
             expired.clone(),

@@ -2,6 +2,7 @@
 
 pub mod egress;
 pub mod external;
+pub mod quotes;
 pub mod underlay;
 
 use std::collections::BTreeMap;
@@ -152,5 +153,5 @@ fn hex(bytes: &[u8]) -> String {
 
 /// All rows.
 pub fn all() -> Vec<Row> {
-    [external::rows(), underlay::rows(), egress::rows()].concat()
+    [external::rows(), underlay::rows(), egress::rows(), quotes::rows()].concat()
 }
