@@ -6,6 +6,7 @@
 
 pub mod addr;
 pub mod csum;
+pub mod ecn;
 pub mod flow;
 pub mod tables;
 pub mod verdict;

@@ -1,4 +1,4 @@
-//! Putting frames into the tunnel and reading what comes out of it (RFC 8926).
+//! Putting frames into the tunnel (RFC 8926).
 
 use core::hint::black_box;
 
@@ -7,8 +7,8 @@ use gateway_common::csum::{Sum, pseudo_header};
 use gateway_common::flow;
 use gateway_common::tables::{CONFIG_XDP_TO_UNDERLAY, Config, VTEP_RESOLVED, Vtep};
 use gateway_common::verdict::Verdict;
-use gateway_common::wire::geneve::{self, INNER_IP, OVERHEAD};
-use gateway_common::wire::{eth, ipv4, l4};
+use gateway_common::wire::geneve::{self, INNER_IP};
+use gateway_common::wire::{eth, icmp, ipv4, l4};
 
 use super::packet::Packet;
 use super::{Action, Env, Exit, Frame, Outcome, Room, Step, can_send};
@@ -96,18 +96,28 @@ impl Flow {
         let inner = &packet.header;
         let port =
             flow::source_port(inner.source(), inner.destination(), inner.protocol(), ports(frame, packet));
-        match inner_l4_sum(frame, packet) {
-            Some(sum) => Self(u64::from(port) << 32 | 1 << 16 | u64::from(sum)),
-            None => Self(u64::from(port) << 32),
-        }
+        Self(u64::from(port) << 32 | u64::from(l4_sum(frame, packet).0))
     }
 
     const fn source_port(self) -> u16 {
         (self.0 >> 32) as u16
     }
 
-    const fn l4_sum(self) -> Option<u16> {
-        if self.0 & 1 << 16 == 0 { None } else { Some(self.0 as u16) }
+    const fn l4_sum(self) -> L4Sum {
+        L4Sum(self.0 as u32)
+    }
+}
+
+/// The one's-complement sum over everything behind the inner IPv4 header, or that the headers do not tell. In one word.
+#[derive(Clone, Copy)]
+pub(super) struct L4Sum(u32);
+
+impl L4Sum {
+    const KNOWN: u32 = 1 << 16;
+
+    #[inline(always)]
+    pub(super) const fn get(self) -> Option<u16> {
+        if self.0 & Self::KNOWN == 0 { None } else { Some(self.0 as u16) }
     }
 }
 
@@ -139,7 +149,7 @@ fn write<F: Frame>(frame: &mut F, config: &Config, packet: &Packet, tunnel: &Tun
     headers[34..42].copy_from_slice(&[s0, s1, d0, d1, l0, l1, 0, 0]);
     headers[42..50].copy_from_slice(&geneve::emit(config.vni));
     headers[50..].copy_from_slice(tunnel.inner);
-    if let Some(inner_l4) = flow.l4_sum() {
+    if let Some(inner_l4) = flow.l4_sum().get() {
         // Local checksum offload: the inner IPv4 header sums to zero, the inner L4 to the complement of its
         // pseudo-header, so the payload need not be read.
         let mut sum = pseudo_header(&config.local_vtep, &tunnel.to, ipv4::UDP, udp_len).word(inner_l4);
@@ -162,8 +172,16 @@ const fn nonzero(sum: Sum) -> u16 {
     }
 }
 
-/// The one's-complement sum over everything behind the inner IPv4 header, by local checksum offload; `None` when the
-/// headers do not tell, and the outer checksum stays zero (none, RFC 768).
+/// The sum over everything behind the inner IPv4 header by local checksum offload. Where the headers do not tell, the
+/// outer checksum stays zero (none, RFC 768).
+#[inline(never)]
+pub(super) fn l4_sum<F: Frame>(frame: &F, packet: &Packet) -> L4Sum {
+    match inner_l4_sum(frame, packet) {
+        Some(sum) => L4Sum(L4Sum::KNOWN | u32::from(sum)),
+        None => L4Sum(0),
+    }
+}
+
 #[inline(always)]
 fn inner_l4_sum<F: Frame>(frame: &F, packet: &Packet) -> Option<u16> {
     let inner = &packet.header;
@@ -171,12 +189,14 @@ fn inner_l4_sum<F: Frame>(frame: &F, packet: &Packet) -> Option<u16> {
     if inner.is_fragment() || frame.segments() > 1 {
         return None;
     }
+    // What is too short for a checksum has none.
     match inner.protocol() {
-        ipv4::ICMP => Some(0),
-        ipv4::TCP => Some(inner_pseudo_complement(packet)),
+        ipv4::ICMP if inner.payload_len() as usize >= icmp::HEADER_LEN => Some(0),
+        ipv4::TCP if inner.payload_len() as usize >= l4::TCP_LEN => Some(inner_pseudo_complement(packet)),
         ipv4::UDP => {
             let [l0, l1, c0, c1] = frame.load::<4>(packet.l4() + 4)?;
-            let whole = u16::from_be_bytes([l0, l1]) == inner.payload_len();
+            let whole = u16::from_be_bytes([l0, l1]) == inner.payload_len()
+                && inner.payload_len() as usize >= l4::UDP_LEN;
             if whole && [c0, c1] != [0, 0] { Some(inner_pseudo_complement(packet)) } else { None }
         }
         _ => None,
@@ -197,89 +217,5 @@ fn ports<F: Frame>(frame: &F, packet: &Packet) -> [u8; 4] {
             frame.load(packet.l4()).unwrap_or([0; 4])
         }
         _ => [0; 4],
-    }
-}
-
-/// A packet found in our tunnel.
-#[derive(Clone, Copy)]
-pub(super) struct Tunnelled {
-    /// Source VTEP.
-    pub(super) from: [u8; 4],
-    /// The sender's row of `vteps`: its flags.
-    pub(super) vtep_flags: u32,
-    /// Bytes from the outer Ethernet header to the inner one.
-    pub(super) depth: usize,
-    /// The inner packet, where it stands in the tunnelled frame.
-    pub(super) packet: Packet,
-}
-
-/// Reads a frame that arrived on the underlay. Nothing is changed.
-#[inline(always)]
-pub(super) fn inspect<F: Frame, E: Env>(frame: &F, env: &E, config: &Config) -> Step<Tunnelled> {
-    let packet = Packet { ip: 0, header: ipv4::Header([0; ipv4::HEADER_LEN]) };
-    let mut tunnelled = Tunnelled { from: [0; 4], vtep_flags: 0, depth: 0, packet };
-    match read(frame, env, config, &mut tunnelled) {
-        None => Ok(tunnelled),
-        Some(end) if matches!(end, Verdict::PassNotTunnel | Verdict::PassForeignVni) => {
-            Err(Outcome::pass(end))
-        }
-        Some(end) => Err(Outcome::drop(end)),
-    }
-}
-
-/// A function of its own, for the stack's sake: `None` when `found` is filled in, else the frame's end.
-#[inline(never)]
-fn read<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, found: &mut Tunnelled) -> Option<Verdict> {
-    find(frame, env, config, found).err()
-}
-
-#[inline(always)]
-fn find<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, found: &mut Tunnelled) -> Result<(), Verdict> {
-    const NOT_OURS: Verdict = Verdict::PassNotTunnel;
-    let outer = ipv4::Header(frame.load(eth::HEADER_LEN).ok_or(NOT_OURS)?);
-    let is_candidate = outer.0[0] == 0x45
-        && outer.protocol() == ipv4::UDP
-        && outer.destination() == config.local_vtep
-        && !outer.is_fragment();
-    if !is_candidate {
-        return Err(NOT_OURS);
-    }
-    let b: [u8; 16] = frame.load(eth::HEADER_LEN + ipv4::HEADER_LEN).ok_or(NOT_OURS)?;
-    if [b[2], b[3]] != config.geneve_port {
-        return Err(NOT_OURS);
-    }
-    let header = geneve::Header::parse(&[b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]);
-    if header.vni != config.vni {
-        return Err(Verdict::PassForeignVni);
-    }
-    found.from = outer.source();
-    found.vtep_flags = env.vtep(outer.source()).ok_or(Verdict::DropUnknownVtep)?.flags;
-    if header.version != 0 || header.control {
-        return Err(Verdict::DropGeneveVersion);
-    }
-    if header.critical {
-        return Err(Verdict::DropCriticalOption);
-    }
-    found.depth = OVERHEAD + header.options_len;
-    let inner_type: [u8; 2] = frame.load(found.depth + 12).ok_or(Verdict::DropMalformed)?;
-    if header.protocol_type != eth::TEB || u16::from_be_bytes(inner_type) != eth::IPV4 {
-        return Err(Verdict::DropNotIpv4Inside);
-    }
-    found.packet = Packet::at(frame, found.depth + eth::HEADER_LEN).map_err(|end| end.verdict)?;
-    Ok(())
-}
-
-/// Takes the tunnel's headers off and writes `ethernet` as the frame's header. The inner packet then starts at
-/// offset 14, and its view says so: one view, since the stack is short.
-#[inline(always)]
-pub(super) fn decapsulate<F: Frame>(
-    frame: &mut F,
-    tunnelled: &mut Tunnelled,
-    ethernet: &[u8; eth::HEADER_LEN],
-) -> Step<()> {
-    tunnelled.packet.ip = eth::HEADER_LEN;
-    match frame.shrink_head(tunnelled.depth).and_then(|()| frame.store(0, ethernet)) {
-        Some(()) => Ok(()),
-        None => Err(Outcome::drop(Verdict::DropNoRoom)),
     }
 }

@@ -1,6 +1,7 @@
 //! One datapath: a frame and the tables in, an [`Outcome`] out.
 
 mod arp;
+mod arrival;
 mod egress;
 mod external;
 mod frame;

@@ -6,7 +6,8 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
 
-use super::geneve::{self, Hop, Tunnelled};
+use super::arrival::{self, Tunnelled};
+use super::geneve::{self, Hop};
 use super::nat::{self, Sender};
 use super::packet;
 use super::quote;
@@ -19,7 +20,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     if ethernet.ethertype != eth::IPV4 {
         return Err(Outcome::pass(Verdict::PassNotIpv4));
     }
-    let mut tunnelled = geneve::inspect(frame, env, config)?;
+    let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
     let sender = match env.pod(inner.source()) {
         Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
@@ -63,8 +64,9 @@ fn to_pod<F: Frame, E: Env>(
     pod: &Pod,
 ) -> Step<Outcome> {
     let packets = frame.segments();
-    geneve::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
+    frame.store(packet.ip, &packet.header.0).ok_or(Outcome::drop(Verdict::DropNoRoom))?;
     env.count_eip(pod.slot, Direction::In, packets, packet.frame_len());
     Ok(Outcome::pass(Verdict::FromGateway))
 }
@@ -115,7 +117,7 @@ fn to_external<F: Frame, E: Env>(
     };
     let packets = frame.segments();
     let ethernet = eth::Header { destination: mac, source: Mac(config.nic_mac), ethertype: eth::IPV4 };
-    geneve::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
     pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
     nat::rewrite(frame, packet, sender.rewrite(None, true))?;
@@ -135,7 +137,7 @@ fn to_other_eip<F: Frame, E: Env>(
 ) -> Step<Outcome> {
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     let packets = frame.segments();
-    geneve::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
+    arrival::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
     let packet = &mut tunnelled.packet;
     pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
     nat::rewrite(frame, packet, sender.rewrite(Some(eip.pod_ip), true))?;
@@ -162,7 +164,7 @@ fn inject<F: Frame, E: Env>(
     let nic_mac = Mac(config.nic_mac);
     let packets = frame.segments();
     let ethernet = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
-    geneve::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
     let destination = eip.map(|eip| eip.pod_ip);
     // To a pod the kernel is the router and takes its hop itself.
@@ -189,7 +191,7 @@ fn error_to_pod<F: Frame, E: Env>(
         RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
     };
     let Hop { tunnel, exit } = geneve::hop_to::<F, E>(env, config, tunnelled.from)?;
-    geneve::decapsulate(frame, tunnelled, &tunnel.outer)?;
+    arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
     let packet = &mut tunnelled.packet;
     icmp::report(frame, config, packet, error, &tunnel.outer, silent)?;
     geneve::encapsulate(frame, config, packet, &tunnel)?;
