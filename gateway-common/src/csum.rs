@@ -49,6 +49,17 @@ impl Sum {
         self
     }
 
+    /// The sum of 32-bit words as they lie in memory: the order of bytes does not matter until the end, and a wider sum
+    /// has its carries to fold (RFC 1071 section 2, B and C).
+    #[inline(always)]
+    pub const fn of_native(sum: u64) -> Self {
+        let sum = (sum >> 32) + (sum & 0xffff_ffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        let sum = (sum >> 16) + (sum & 0xffff);
+        Self(u16::from_be(sum as u16) as u32)
+    }
+
     /// The sum folded to 16 bits, not inverted.
     #[inline(always)]
     pub const fn fold(self) -> u16 {
@@ -66,7 +77,13 @@ impl Sum {
 /// The new value of checksum field `field` after `old` became `new` (RFC 1624, equation 3).
 #[inline(always)]
 pub fn update<const N: usize>(field: u16, old: &[u8; N], new: &[u8; N]) -> u16 {
-    Sum::ZERO.without(field).without_bytes(old).bytes(new).checksum()
+    carry(field, Sum::ZERO.without_bytes(old).bytes(new))
+}
+
+/// The new value of checksum field `field` after the sum of what it covers changed by `change` (the same equation).
+#[inline(always)]
+pub const fn carry(field: u16, change: Sum) -> u16 {
+    Sum::ZERO.without(field).word(change.fold()).checksum()
 }
 
 /// The pseudo-header of UDP and TCP over IPv4 (RFC 768, RFC 9293): addresses, protocol and L4 length in bytes.
@@ -84,6 +101,14 @@ mod tests {
         let sum = Sum::ZERO.bytes(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]);
         assert_eq!(sum.fold(), 0xddf2);
         assert_eq!(sum.checksum(), !0xddf2);
+    }
+
+    #[test]
+    fn wide_words_in_memory_order_give_the_same_sum() {
+        let words = [[0x00, 0x01, 0xf2, 0x03], [0xf4, 0xf5, 0xf6, 0xf7]];
+        let sum = words.into_iter().map(|word| u64::from(u32::from_ne_bytes(word))).sum();
+        assert_eq!(Sum::of_native(sum).fold(), 0xddf2);
+        assert_eq!(Sum::of_native(u64::MAX).fold(), 0xffff);
     }
 
     #[test]

@@ -6,10 +6,11 @@
 
 pub mod addr;
 pub mod csum;
+pub mod ecn;
 pub mod flow;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
 
 /// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;

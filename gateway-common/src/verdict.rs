@@ -86,9 +86,16 @@ verdicts! {
     DropSpoofedSource, Drop, "drop_spoofed_source", "Geneve of ours with an inner source that does not live on that node.";
     DropNoSuchPod, Drop, "drop_no_such_pod", "Geneve from a gateway for an address that is no EIP pod on this node.";
     DropNotIpv4Inside, Drop, "drop_not_ipv4_inside", "Geneve of ours that carries no Ethernet frame with IPv4.";
-    DropGeneveVersion, Drop, "drop_geneve_version", "Geneve version other than 0, or a control packet.";
+    DropGeneveVersion, Drop, "drop_geneve_version", "Geneve version other than 0.";
+    DropGeneveControl, Drop, "drop_geneve_control", "Geneve control packet (the O bit), of which we know none.";
     DropCriticalOption, Drop, "drop_critical_option", "Geneve with a critical option, of which we know none.";
     DropExpired, Drop, "drop_expired", "TTL ran out here and no ICMP error may be sent about the packet.";
+    DropOuterChecksum, Drop, "drop_outer_checksum", "Geneve of ours with a wrong outer UDP checksum.";
+    DropCongestion, Drop, "drop_congestion", "Congestion was marked on the way through the tunnel, on a packet whose transport cannot be told: RFC 6040 has it dropped.";
+    DropShortQuote, Drop, "drop_short_quote", "ICMP error that quotes no whole IPv4 header: nobody could tell what it is about.";
+    DropForeignQuote, Drop, "drop_foreign_quote", "ICMP error about a packet that the EIP has not sent, or that did not go to the pod.";
+    DropRedirect, Drop, "drop_redirect", "ICMP redirect: it names a router on a link that the receiver is not on.";
+    DropSourceQuench, Drop, "drop_source_quench", "ICMP source quench, which RFC 6633 withdraws.";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
     DropNoRoom, Drop, "drop_no_room", "The kernel refused to make room in the frame.";
 }

@@ -31,6 +31,10 @@ const ADJ_ROOM_TUNNEL: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
 /// Address family of IPv4.
 const AF_INET: u32 = 2;
 
+/// Aligned, so that BPF moves it by words: else each byte takes a register, that is, eight bytes of the stack.
+#[repr(align(8))]
+struct Aligned<T>(T);
+
 /// The frame of a TC classifier.
 pub(crate) struct SkbFrame {
     skb: *mut __sk_buff,
@@ -110,15 +114,32 @@ impl Frame for SkbFrame {
 
     #[inline(always)]
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        let mut bytes = MaybeUninit::<[u8; N]>::uninit();
+        let mut bytes = Aligned(MaybeUninit::<[u8; N]>::uninit());
         // SAFETY: the buffer is N bytes long.
         let result = unsafe {
-            bpf_skb_load_bytes(self.skb.cast(), offset as u32, bytes.as_mut_ptr().cast::<c_void>(), N as u32)
+            bpf_skb_load_bytes(
+                self.skb.cast(),
+                offset as u32,
+                bytes.0.as_mut_ptr().cast::<c_void>(),
+                N as u32,
+            )
         };
         // SAFETY: the helper has filled the buffer, or with an error zeroed it. Read on both ways out: a value that is
         // undefined on one of them may be given a pointer's register, which the verifier then sees spilled.
-        let bytes = unsafe { bytes.assume_init() };
+        let bytes = unsafe { bytes.0.assume_init() };
         (result == 0).then_some(bytes)
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: usize, len: usize, to: &mut [u8; N]) -> Option<()> {
+        if len == 0 || len > N {
+            return None;
+        }
+        // SAFETY: `to` has room for `len` bytes.
+        let result = unsafe {
+            bpf_skb_load_bytes(self.skb.cast(), offset as u32, to.as_mut_ptr().cast::<c_void>(), len as u32)
+        };
+        (result == 0).then_some(())
     }
 
     #[inline(always)]

@@ -1,7 +1,11 @@
 //! A frame in XDP: the only direct packet access.
 #![expect(unsafe_code, reason = "reads and writes packet memory behind the verifier's bounds checks")]
 
-use aya_ebpf::helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len};
+use core::ffi::c_void;
+
+use aya_ebpf::helpers::{
+    bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len, bpf_xdp_load_bytes,
+};
 use aya_ebpf::programs::XdpContext;
 use gateway_common::csum;
 use gateway_ebpf::datapath::{Frame, L4Change, Room};
@@ -48,6 +52,18 @@ impl Frame for XdpFrame<'_> {
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         // SAFETY: `at` has checked that N bytes lie within the packet.
         self.at(offset).map(|bytes| unsafe { *bytes })
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, offset: usize, len: usize, to: &mut [u8; N]) -> Option<()> {
+        if len == 0 || len > N {
+            return None;
+        }
+        // SAFETY: the context is the kernel's; `to` has room for `len` bytes.
+        let result = unsafe {
+            bpf_xdp_load_bytes(self.ctx.ctx, offset as u32, to.as_mut_ptr().cast::<c_void>(), len as u32)
+        };
+        (result == 0).then_some(())
     }
 
     #[inline(always)]

@@ -171,6 +171,8 @@ pub struct Geneve {
     pub source_port: Option<u16>,
     /// Inner EtherType.
     pub inner_type: EtherType,
+    /// Outer DSCP and ECN; `None`: those of the inner packet.
+    pub tos: Option<u8>,
 }
 
 /// Our tunnel as a gateway writes it.
@@ -186,6 +188,7 @@ pub fn geneve(macs: (Mac, Mac), nodes: ([u8; 4], [u8; 4])) -> Geneve {
         port: 6081,
         source_port: None,
         inner_type: EtherType::IPV4,
+        tos: None,
     }
 }
 
@@ -204,6 +207,13 @@ impl Geneve {
         self
     }
 
+    /// With an outer DSCP and ECN of its own.
+    #[must_use]
+    pub fn with_tos(mut self, tos: u8) -> Self {
+        self.tos = Some(tos);
+        self
+    }
+
     /// With options, `critical` or not.
     #[must_use]
     pub fn with_options(mut self, options: &[u8], critical: bool) -> Self {
@@ -218,7 +228,8 @@ impl Geneve {
         let inner = frame(self.inner_macs.0, self.inner_macs.1, self.inner_type, packet);
         let [_, v0, v1, v2] = self.vni.to_be_bytes();
         let body = [&self.head[..], &[v0, v1, v2, 0], &self.options, &inner].concat();
-        let outer = Ip { identification: 0, tos: packet[1], ..ip(self.nodes.0, self.nodes.1) };
+        let outer =
+            Ip { identification: 0, tos: self.tos.unwrap_or(packet[1]), ..ip(self.nodes.0, self.nodes.1) };
         let source = self.source_port.unwrap_or_else(|| flow_port(packet));
         let datagram = if self.checksum {
             outer.udp(source, self.port, &body)

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use gateway_tests::engines::host::Host;
+use gateway_tests::engines::host::{self, Host};
 use gateway_tests::engines::kernel::Kernel;
 use gateway_tests::engines::{Engine, Kind};
 use gateway_tests::rows;
@@ -57,4 +57,37 @@ fn row_names_are_unique_per_hook() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), count);
+}
+
+/// Frames cut at every byte: the loaded programs do as the host engine does, to the byte.
+fn cut(engine: &mut dyn Engine, shortest: usize) {
+    let rows: Vec<_> = rows::all().into_iter().filter(|row| row.is_for(engine)).collect();
+    // One of each verdict and hook.
+    let mut seen = std::collections::BTreeSet::new();
+    for row in rows.iter().filter(|row| seen.insert((format!("{:?}", row.hook), row.verdict))) {
+        for len in shortest..row.frame.len().min(200) {
+            let frame = &row.frame[..len];
+            let expected = host::run(engine.kind(), row.hook, &row.tables, frame);
+            let actual = engine.run(row.hook, &row.tables, frame).expect("the kernel runs it");
+            assert_eq!(
+                (actual.action, &actual.verdicts, &actual.counters, &actual.frame),
+                (expected.action, &expected.verdicts, &expected.counters, &expected.frame),
+                "{:?} · {} cut to {len} bytes",
+                row.hook,
+                row.name
+            );
+        }
+    }
+    println!("{}: {} frames cut", engine.name(), seen.len());
+}
+
+#[test]
+fn frames_cut_at_every_byte_in_xdp() {
+    cut(&mut Kernel::load(Kind::Xdp).expect("the XDP programs load"), 14);
+}
+
+#[test]
+fn frames_cut_at_every_byte_in_tc() {
+    // The kernel's test run gives TC no IPv4 frame without a whole header.
+    cut(&mut Kernel::load(Kind::Tc).expect("the TC programs load"), 34);
 }

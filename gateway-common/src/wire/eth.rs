@@ -4,6 +4,8 @@ use crate::addr::Mac;
 
 /// Bytes of an Ethernet header without tags.
 pub const HEADER_LEN: usize = 14;
+/// Offset of the EtherType.
+pub const ETHERTYPE: usize = 12;
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.

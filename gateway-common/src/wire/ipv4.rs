@@ -15,10 +15,13 @@ pub const UDPLITE: u8 = 136;
 
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
-const OFFSET: u16 = 0x1fff;
+/// The bits of the fragment offset in the 16-bit word of flags and offset.
+pub const OFFSET: u16 = 0x1fff;
 
 /// The first 20 bytes of an IPv4 header, read and changed in place; checksum kept right by increments (RFC 1624).
+/// Aligned, so that BPF moves it by words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(align(4))]
 pub struct Header(pub [u8; HEADER_LEN]);
 
 impl Header {
@@ -131,6 +134,14 @@ impl Header {
         [self.0[16], self.0[17], self.0[18], self.0[19]] = addr;
     }
 
+    /// Writes the type of service.
+    #[inline(always)]
+    pub fn set_tos(&mut self, tos: u8) {
+        let first = self.0[0];
+        self.set_checksum(csum::update(self.checksum(), &[first, self.tos()], &[first, tos]));
+        self.0[1] = tos;
+    }
+
     /// Writes the time to live.
     #[inline(always)]
     pub fn set_ttl(&mut self, ttl: u8) {
@@ -222,6 +233,7 @@ mod tests {
     fn changes_keep_the_checksum() {
         let mut header = sample();
         header.set_ttl(63);
+        header.set_tos(0xb9);
         header.set_source([10, 244, 1, 10]);
         header.set_destination([1, 2, 3, 4]);
         assert_eq!(Sum::ZERO.bytes(&header.0).fold(), 0xffff);

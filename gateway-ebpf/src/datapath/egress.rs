@@ -6,41 +6,49 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
 
-use super::geneve::{self, Tunnel};
-use super::nat::{self, Rewrite};
+use super::geneve::{self, FROM_WORKER, Tunnel};
+use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
+use super::quote::{self, Swap};
 use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, pmtu};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
+///
+/// So does this node's own ICMP error about a packet to such a pod ("fragmentation needed" of the pod's interface, "host
+/// unreachable", a NetworkPolicy's refusal): the gateway hides the node. It counts as the pod's.
 #[inline(always)]
 pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outcome> {
-    let ethernet = packet::ethernet(frame)?;
-    if ethernet.ethertype != eth::IPV4 {
-        return Err(Outcome::pass(Verdict::PassNotIpv4));
+    match frame.load(eth::ETHERTYPE) {
+        Some(ethertype) if u16::from_be_bytes(ethertype) == eth::IPV4 => {}
+        Some(_) => return Err(Outcome::pass(Verdict::PassNotIpv4)),
+        None => return Err(Outcome::drop(Verdict::DropMalformed)),
     }
-    let packet = Packet::at(frame, eth::HEADER_LEN)?;
-    let pod = match env.pod(packet.header.source()) {
-        Some(pod) if pod.vtep == [0; 4] && pod.gateway != [0; 4] => pod,
-        Some(_) | None => return Err(Outcome::pass(Verdict::PassNotPod)),
+    let packet = Packet::behind_ethernet(frame)?;
+    let local = |pod_ip| env.pod(pod_ip).filter(|pod| pod.vtep == [0; 4] && pod.gateway != [0; 4]);
+    let own = local(packet.header.source());
+    let pod = match own {
+        Some(pod) => pod,
+        None => local(quote::destination(frame, &packet)).ok_or(Outcome::pass(Verdict::PassNotPod))?,
     };
     if env.is_internal(packet.header.destination()) {
         return Err(Outcome::pass(Verdict::PassInternal));
     }
-    if packet.header.destination() == pod.eip {
-        return to_itself(frame, env, config, (&ethernet, packet), pod);
-    }
-    packet.trim(frame)?;
-    let tunnel = Tunnel {
-        outer: ethernet,
-        to: pod.gateway,
-        inner_source: Mac::TUNNEL_WORKER,
-        inner_destination: Mac::TUNNEL_GATEWAY,
+    let exit = match own {
+        Some(pod) if packet.header.destination() == pod.eip => {
+            return to_itself(frame, env, config, packet, pod);
+        }
+        Some(_) => Exit::PASS,
+        // The kernel may have routed it elsewhere.
+        None => Exit::of(Action::RedirectNeighbor, config.underlay_ifindex),
     };
+    packet.trim(frame)?;
     let packets = frame.segments();
+    let outer = frame.load(0).ok_or(Outcome::drop(Verdict::DropMalformed))?;
+    let tunnel = Tunnel { outer, to: pod.gateway, inner: FROM_WORKER };
     geneve::encapsulate(frame, config, &packet, &tunnel)?;
     env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
-    Ok(Outcome::pass(Verdict::ToGateway))
+    Ok(Outcome::new(Verdict::ToGateway, exit))
 }
 
 /// A pod that reaches itself by its EIP: turned round here, as the gateway would, and into the kernel again as if the
@@ -50,17 +58,18 @@ fn to_itself<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    (ethernet, mut packet): (&eth::Header, Packet),
+    mut packet: Packet,
     pod: &Pod,
 ) -> Step<Outcome> {
-    let back = eth::Header { destination: ethernet.source, source: ethernet.destination, ..*ethernet };
+    let ethernet = packet::ethernet(frame)?;
+    let back = eth::Header { destination: ethernet.source, source: ethernet.destination, ..ethernet };
     match frame.store(0, &back.emit()) {
         Some(()) => {}
         None => return Err(Outcome::drop(Verdict::DropMalformed)),
     }
-    let both = Rewrite { source: Some(pod.eip), destination: Some(packet.header.source()), hop: false };
+    let pod_ip = packet.header.source();
     let packets = frame.segments();
-    nat::rewrite(frame, &mut packet, both)?;
+    nat::rewrite(frame, &mut packet, Sender::pod(pod_ip, pod).rewrite(Some(pod_ip), false))?;
     env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
     env.count_eip(pod.slot, Direction::In, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToEip, Exit::of(Action::Inject, config.underlay_ifindex)))
@@ -77,22 +86,35 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
         eth::IPV4 => {}
         _ => return Err(Outcome::pass(Verdict::PassNotIpv4)),
     }
-    let mut packet = Packet::at(frame, eth::HEADER_LEN)?;
-    let pod = env.pod(packet.header.source()).filter(|pod| pod.vtep == [0; 4]);
-    let source = pod.map(|pod| pod.eip);
+    let mut packet = Packet::behind_ethernet(frame)?;
+    let sender = sender(frame, env, config, &packet);
     let packets = frame.segments();
-    let outcome = match (env.eip(packet.header.destination()), pod) {
-        (Some(eip), _) => to_eip(frame, env, config, &mut packet, source, eip)?,
-        (None, Some(_)) => {
-            nat::rewrite(frame, &mut packet, Rewrite { source, destination: None, hop: false })?;
+    let outcome = match (env.eip(packet.header.destination()), sender) {
+        (Some(eip), _) => to_eip(frame, env, config, &mut packet, sender, eip)?,
+        (None, Some(sender)) => {
+            nat::rewrite(frame, &mut packet, sender.rewrite(None, false))?;
             Outcome::pass(Verdict::ToExternal)
         }
         (None, None) => return Err(Outcome::pass(Verdict::PassNotPod)),
     };
-    if let Some(pod) = pod {
-        env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
+    if let Some(sender) = sender {
+        env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     }
     Ok(outcome)
+}
+
+/// An EIP pod of this node, or this node itself with an ICMP error about a packet to one; `None` for anybody else.
+#[inline(always)]
+fn sender<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, packet: &Packet) -> Option<Sender> {
+    let local = |pod_ip| env.pod(pod_ip).filter(|pod| pod.vtep == [0; 4]);
+    let source = packet.header.source();
+    match local(source) {
+        Some(pod) => Some(Sender::pod(source, pod)),
+        None => {
+            let pod_ip = quote::destination(frame, packet);
+            local(pod_ip).map(|pod| Sender::router(pod_ip, pod, config))
+        }
+    }
 }
 
 /// Into the kernel again, as if it had arrived at the router port.
@@ -108,11 +130,15 @@ fn to_eip<F: Frame, E: Env>(
     env: &E,
     config: &Config,
     packet: &mut Packet,
-    source: Option<[u8; 4]>,
+    sender: Option<Sender>,
     eip: &Eip,
 ) -> Step<Outcome> {
     let packets = frame.segments();
-    let rewrite = Rewrite { source, destination: Some(eip.pod_ip), hop: false };
+    let destination = Some(eip.pod_ip);
+    let rewrite = match sender {
+        Some(sender) => sender.rewrite(destination, false),
+        None => Rewrite { source: None, destination, quoted: Swap::NONE, hop: false },
+    };
     if eip.vtep == [0; 4] {
         nat::rewrite(frame, packet, rewrite)?;
         env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());
@@ -122,7 +148,7 @@ fn to_eip<F: Frame, E: Env>(
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        icmp::report(frame, config, packet, error, answer, Verdict::DropTooBig)?;
+        icmp::report(frame, config, packet, error, &answer.emit(), Verdict::DropTooBig)?;
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;

@@ -8,6 +8,7 @@ use gateway_common::wire::icmp::RouterError;
 
 use super::nat::{self, Rewrite};
 use super::packet::{self, Packet};
+use super::quote::Swap;
 use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, geneve, icmp, pmtu};
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
@@ -16,32 +17,78 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     if config.flags & CONFIG_OWNER == 0 {
         return Err(Outcome::pass(Verdict::PassDisabled));
     }
-    let ethernet = packet::ethernet(frame)?;
-    match ethernet.ethertype {
-        eth::ARP => arp::answer(frame, env, config, true, Exit::REFLECT),
-        // A switch floods: what was sent to another station is not ours to answer a second time.
-        eth::IPV4 if ethernet.destination == Mac(config.nic_mac) => ipv4(frame, env, config, &ethernet),
-        eth::IPV4 => Err(Outcome::pass(Verdict::PassNotForUs)),
-        _ => Err(Outcome::pass(Verdict::PassNotIpv4)),
+    match arrival(frame, config) {
+        Arrival::Arp => arp::answer(frame, env, config, true, Exit::REFLECT),
+        Arrival::Ours => ipv4(frame, env, config),
+        Arrival::Elsewhere => Err(Outcome::pass(Verdict::PassNotForUs)),
+        Arrival::Other => Err(Outcome::pass(Verdict::PassNotIpv4)),
+        Arrival::Short => Err(Outcome::drop(Verdict::DropMalformed)),
+    }
+}
+
+/// What a frame's Ethernet header says. Without data, so that it travels in a register.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Arrival {
+    Arp,
+    /// IPv4 to our MAC.
+    Ours,
+    /// IPv4 to another station. A switch floods: that is not ours to answer a second time.
+    Elsewhere,
+    Other,
+    Short,
+}
+
+/// A function of its own, for the stack's sake.
+#[inline(never)]
+fn arrival<F: Frame>(frame: &F, config: &Config) -> Arrival {
+    match packet::ethernet(frame) {
+        Ok(ethernet) => match ethernet.ethertype {
+            eth::ARP => Arrival::Arp,
+            eth::IPV4 if ethernet.destination == Mac(config.nic_mac) => Arrival::Ours,
+            eth::IPV4 => Arrival::Elsewhere,
+            _ => Arrival::Other,
+        },
+        Err(_) => Arrival::Short,
     }
 }
 
 #[inline(always)]
-fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, ethernet: &eth::Header) -> Step<Outcome> {
-    let packet = Packet::at(frame, eth::HEADER_LEN)?;
+fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outcome> {
+    let packet = Packet::behind_ethernet(frame)?;
     let destination = packet.header.destination();
     match env.eip(destination) {
+        Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
-        Some(eip) => to_worker(frame, env, config, ethernet, packet, eip),
-        None if destination == config.nic_ip => icmp::echo(frame, ethernet, &packet, Exit::REFLECT),
+        Some(eip) => to_worker(frame, env, config, packet, eip),
+        None if destination == config.nic_ip => icmp::echo(frame, &packet, Exit::REFLECT),
         None => Err(Outcome::pass(Verdict::PassNotForUs)),
     }
+}
+
+/// The header of an answer to where the frame came from.
+#[inline(always)]
+fn turned<F: Frame>(frame: &F) -> Step<[u8; eth::HEADER_LEN]> {
+    let ethernet = packet::ethernet(frame)?;
+    Ok(eth::Header { destination: ethernet.source, source: ethernet.destination, ..ethernet }.emit())
+}
+
+/// The kernel would say so for a pod on this node too, but by a route of its own and from an address of its own.
+#[inline(always)]
+fn expired<F: Frame>(frame: &mut F, config: &Config, mut packet: Packet) -> Step<Outcome> {
+    let (error, turned) = (RouterError::TimeExceeded, turned(frame)?);
+    icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropExpired)?;
+    Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT))
 }
 
 /// The pod is on this node: the kernel, as the router, takes it from here (TTL included).
 #[inline(always)]
 fn to_local_pod<F: Frame, E: Env>(frame: &mut F, env: &E, mut packet: Packet, eip: &Eip) -> Step<Outcome> {
-    nat::rewrite(frame, &mut packet, Rewrite { source: None, destination: Some(eip.pod_ip), hop: false })?;
+    nat::rewrite(
+        frame,
+        &mut packet,
+        Rewrite { source: None, destination: Some(eip.pod_ip), quoted: Swap::NONE, hop: false },
+    )?;
     env.count_eip(eip.slot, Direction::In, frame.segments(), packet.frame_len());
     Ok(Outcome::pass(Verdict::ToLocalPod))
 }
@@ -51,25 +98,23 @@ fn to_worker<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    ethernet: &eth::Header,
     mut packet: Packet,
     eip: &Eip,
 ) -> Step<Outcome> {
-    let answer =
-        eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
-    if packet.header.ttl() <= 1 {
-        icmp::report(frame, config, &packet, RouterError::TimeExceeded, answer, Verdict::DropExpired)?;
-        return Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT));
-    }
     if pmtu::exceeds(frame, &packet, config.tunnel_mtu)? {
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        icmp::report(frame, config, &packet, error, answer, Verdict::DropTooBig)?;
+        let turned = turned(frame)?;
+        icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
         return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     packet.trim(frame)?;
     pmtu::clamp_mss(frame, &packet, config.tunnel_mtu);
-    nat::rewrite(frame, &mut packet, Rewrite { source: None, destination: Some(eip.pod_ip), hop: true })?;
+    nat::rewrite(
+        frame,
+        &mut packet,
+        Rewrite { source: None, destination: Some(eip.pod_ip), quoted: Swap::NONE, hop: true },
+    )?;
     let packets = frame.segments();
     geneve::encapsulate(frame, config, &packet, &hop.tunnel)?;
     env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());

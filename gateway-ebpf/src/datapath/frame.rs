@@ -21,6 +21,9 @@ pub trait Frame {
     /// `N` bytes at `offset`; two at least, since the verifier does not see that one byte lies before the end.
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]>;
 
+    /// Copies `len` bytes at `offset`, however far in, to the start of `to`. `None` also when `len` is 0 or over `N`.
+    fn copy<const N: usize>(&self, offset: usize, len: usize, to: &mut [u8; N]) -> Option<()>;
+
     /// Writes `N` bytes at `offset`.
     fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()>;
 

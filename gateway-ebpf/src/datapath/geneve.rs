@@ -1,12 +1,14 @@
-//! Putting frames into the tunnel and reading what comes out of it (RFC 8926).
+//! Putting frames into the tunnel (RFC 8926).
+
+use core::hint::black_box;
 
 use gateway_common::addr::Mac;
 use gateway_common::csum::{Sum, pseudo_header};
 use gateway_common::flow;
 use gateway_common::tables::{CONFIG_XDP_TO_UNDERLAY, Config, VTEP_RESOLVED, Vtep};
 use gateway_common::verdict::Verdict;
-use gateway_common::wire::geneve::{self, INNER_IP, OVERHEAD};
-use gateway_common::wire::{eth, ipv4, l4};
+use gateway_common::wire::geneve::{self, INNER_IP};
+use gateway_common::wire::{eth, icmp, ipv4, l4};
 
 use super::packet::Packet;
 use super::{Action, Env, Exit, Frame, Outcome, Room, Step, can_send};
@@ -23,18 +25,26 @@ pub(super) struct Hop {
     pub(super) exit: Exit,
 }
 
-/// The outer headers that vary.
+/// The headers that vary. Aligned, so that BPF moves them by words.
 #[derive(Clone, Copy)]
+#[repr(C, align(8))]
 pub(super) struct Tunnel {
-    /// Outer Ethernet header.
-    pub(super) outer: eth::Header,
+    /// Outer Ethernet header. As bytes, which are copied as they are: the parts would each want a register.
+    pub(super) outer: [u8; eth::HEADER_LEN],
     /// Destination VTEP.
     pub(super) to: [u8; 4],
-    /// Source of the inner Ethernet header.
-    pub(super) inner_source: Mac,
-    /// Destination of the inner Ethernet header.
-    pub(super) inner_destination: Mac,
+    /// Inner Ethernet header: [`FROM_GATEWAY`] or [`FROM_WORKER`].
+    pub(super) inner: &'static [u8; eth::HEADER_LEN],
 }
+
+/// Inner Ethernet header of what a gateway sends.
+pub(super) const FROM_GATEWAY: &[u8; eth::HEADER_LEN] =
+    &eth::Header { destination: Mac::TUNNEL_WORKER, source: Mac::TUNNEL_GATEWAY, ethertype: eth::IPV4 }
+        .emit();
+/// Inner Ethernet header of what a worker sends.
+pub(super) const FROM_WORKER: &[u8; eth::HEADER_LEN] =
+    &eth::Header { destination: Mac::TUNNEL_GATEWAY, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 }
+        .emit();
 
 /// The next hop towards a node: known, or left to the kernel where the engine can. Called before anything is
 /// changed, since XDP passes the untouched packet on.
@@ -56,9 +66,7 @@ pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) 
         ),
         Some(_) | None => return Err(Outcome::pass(Verdict::PassUnresolved)),
     };
-    let tunnel =
-        Tunnel { outer, to: vtep, inner_source: Mac::TUNNEL_GATEWAY, inner_destination: Mac::TUNNEL_WORKER };
-    Ok(Hop { tunnel, exit })
+    Ok(Hop { tunnel: Tunnel { outer: outer.emit(), to: vtep, inner: FROM_GATEWAY }, exit })
 }
 
 /// Grows the frame by the tunnel's headers and writes them. The inner packet starts at offset 14 and fills the
@@ -70,11 +78,57 @@ pub(super) fn encapsulate<F: Frame>(
     packet: &Packet,
     tunnel: &Tunnel,
 ) -> Step<()> {
-    let inner = &packet.header;
-    let covered = inner_l4_sum(frame, packet);
-    let ports = ports(frame, packet);
-    let source_port = flow::source_port(inner.source(), inner.destination(), inner.protocol(), ports);
+    match write(frame, config, packet, tunnel, Flow::of(frame, packet)) {
+        true => Ok(()),
+        false => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}
 
+/// What the outer headers say of the inner packet: source port, whether the sum over everything behind the inner IPv4
+/// header is known, and that sum. In one word, so that it travels in a register.
+#[derive(Clone, Copy)]
+struct Flow(u64);
+
+impl Flow {
+    /// A function of its own, like [`write`]: both at once would be too much for the stack.
+    #[inline(never)]
+    fn of<F: Frame>(frame: &F, packet: &Packet) -> Self {
+        let inner = &packet.header;
+        let port =
+            flow::source_port(inner.source(), inner.destination(), inner.protocol(), ports(frame, packet));
+        Self(u64::from(port) << 32 | u64::from(l4_sum(frame, packet).0))
+    }
+
+    const fn source_port(self) -> u16 {
+        (self.0 >> 32) as u16
+    }
+
+    const fn l4_sum(self) -> L4Sum {
+        L4Sum(self.0 as u32)
+    }
+}
+
+/// The one's-complement sum over everything behind the inner IPv4 header, or that the headers do not tell. In one word.
+#[derive(Clone, Copy)]
+pub(super) struct L4Sum(u32);
+
+impl L4Sum {
+    const KNOWN: u32 = 1 << 16;
+
+    #[inline(always)]
+    pub(super) const fn get(self) -> Option<u16> {
+        if self.0 & Self::KNOWN == 0 { None } else { Some(self.0 as u16) }
+    }
+}
+
+/// Aligned, so that BPF moves it by words.
+#[repr(align(8))]
+struct Headers([u8; INNER_IP]);
+
+/// `false` when there is no room.
+#[inline(never)]
+fn write<F: Frame>(frame: &mut F, config: &Config, packet: &Packet, tunnel: &Tunnel, flow: Flow) -> bool {
+    let inner = &packet.header;
     let udp_len = (l4::UDP_LEN + geneve::HEADER_LEN + eth::HEADER_LEN) as u16 + inner.total_len();
     let outer_ip = ipv4::Repr {
         // RFC 6040 section 4.1, normal mode: DSCP and ECN are copied.
@@ -87,36 +141,26 @@ pub(super) fn encapsulate<F: Frame>(
         destination: tunnel.to,
     };
     let ([s0, s1], [d0, d1], [l0, l1]) =
-        (source_port.to_be_bytes(), config.geneve_port, udp_len.to_be_bytes());
-    let mut udp = [s0, s1, d0, d1, l0, l1, 0, 0];
-    let geneve = geneve::emit(config.vni);
-    let inner_eth = eth::Header {
-        destination: tunnel.inner_destination,
-        source: tunnel.inner_source,
-        ethertype: eth::IPV4,
-    }
-    .emit();
-    if let Some(inner_l4) = covered {
+        (flow.source_port().to_be_bytes(), config.geneve_port, udp_len.to_be_bytes());
+    let mut headers = Headers([0; INNER_IP]);
+    let headers = &mut headers.0;
+    headers[..14].copy_from_slice(&tunnel.outer);
+    headers[14..34].copy_from_slice(&outer_ip.emit().0);
+    headers[34..42].copy_from_slice(&[s0, s1, d0, d1, l0, l1, 0, 0]);
+    headers[42..50].copy_from_slice(&geneve::emit(config.vni));
+    headers[50..].copy_from_slice(tunnel.inner);
+    if let Some(inner_l4) = flow.l4_sum().get() {
         // Local checksum offload: the inner IPv4 header sums to zero, the inner L4 to the complement of its
         // pseudo-header, so the payload need not be read.
-        let sum = pseudo_header(&config.local_vtep, &tunnel.to, ipv4::UDP, udp_len)
-            .bytes(&udp)
-            .bytes(&geneve)
-            .bytes(&inner_eth)
-            .word(inner_l4);
-        [udp[6], udp[7]] = nonzero(sum).to_be_bytes();
+        let mut sum = pseudo_header(&config.local_vtep, &tunnel.to, ipv4::UDP, udp_len).word(inner_l4);
+        for at in (34..INNER_IP).step_by(2) {
+            sum = sum.word(u16::from_be_bytes([headers[at], headers[at + 1]]));
+        }
+        headers[40..42].copy_from_slice(&nonzero(sum).to_be_bytes());
     }
-
-    let mut headers = [0; INNER_IP];
-    headers[..14].copy_from_slice(&tunnel.outer.emit());
-    headers[14..34].copy_from_slice(&outer_ip.emit().0);
-    headers[34..42].copy_from_slice(&udp);
-    headers[42..50].copy_from_slice(&geneve);
-    headers[50..].copy_from_slice(&inner_eth);
-    match frame.grow_head(Room::Tunnel).and_then(|()| frame.store(0, &headers)) {
-        Some(()) => Ok(()),
-        None => Err(Outcome::drop(Verdict::DropNoRoom)),
-    }
+    // As one piece of memory: its bytes one by one, in XDP, would take eight times the stack.
+    let headers = black_box(headers);
+    frame.grow_head(Room::Tunnel).and_then(|()| frame.store(0, headers)).is_some()
 }
 
 /// RFC 768: a computed checksum of zero is sent as all ones.
@@ -128,8 +172,16 @@ const fn nonzero(sum: Sum) -> u16 {
     }
 }
 
-/// The one's-complement sum over everything behind the inner IPv4 header, by local checksum offload; `None` when the
-/// headers do not tell, and the outer checksum stays zero (none, RFC 768).
+/// The sum over everything behind the inner IPv4 header by local checksum offload. Where the headers do not tell, the
+/// outer checksum stays zero (none, RFC 768).
+#[inline(never)]
+pub(super) fn l4_sum<F: Frame>(frame: &F, packet: &Packet) -> L4Sum {
+    match inner_l4_sum(frame, packet) {
+        Some(sum) => L4Sum(L4Sum::KNOWN | u32::from(sum)),
+        None => L4Sum(0),
+    }
+}
+
 #[inline(always)]
 fn inner_l4_sum<F: Frame>(frame: &F, packet: &Packet) -> Option<u16> {
     let inner = &packet.header;
@@ -137,12 +189,14 @@ fn inner_l4_sum<F: Frame>(frame: &F, packet: &Packet) -> Option<u16> {
     if inner.is_fragment() || frame.segments() > 1 {
         return None;
     }
+    // What is too short for a checksum has none.
     match inner.protocol() {
-        ipv4::ICMP => Some(0),
-        ipv4::TCP => Some(inner_pseudo_complement(packet)),
+        ipv4::ICMP if inner.payload_len() as usize >= icmp::HEADER_LEN => Some(0),
+        ipv4::TCP if inner.payload_len() as usize >= l4::TCP_LEN => Some(inner_pseudo_complement(packet)),
         ipv4::UDP => {
             let [l0, l1, c0, c1] = frame.load::<4>(packet.l4() + 4)?;
-            let whole = u16::from_be_bytes([l0, l1]) == inner.payload_len();
+            let whole = u16::from_be_bytes([l0, l1]) == inner.payload_len()
+                && inner.payload_len() as usize >= l4::UDP_LEN;
             if whole && [c0, c1] != [0, 0] { Some(inner_pseudo_complement(packet)) } else { None }
         }
         _ => None,
@@ -163,68 +217,5 @@ fn ports<F: Frame>(frame: &F, packet: &Packet) -> [u8; 4] {
             frame.load(packet.l4()).unwrap_or([0; 4])
         }
         _ => [0; 4],
-    }
-}
-
-/// A packet found in our tunnel.
-#[derive(Clone, Copy)]
-pub(super) struct Tunnelled {
-    /// Source VTEP.
-    pub(super) from: [u8; 4],
-    /// The sender's row of `vteps`: its flags.
-    pub(super) vtep_flags: u32,
-    /// Bytes from the outer Ethernet header to the inner one.
-    pub(super) depth: usize,
-    /// The inner packet, where it stands in the tunnelled frame.
-    pub(super) packet: Packet,
-}
-
-/// Reads a frame that arrived on the underlay. Nothing is changed.
-#[inline(always)]
-pub(super) fn inspect<F: Frame, E: Env>(frame: &F, env: &E, config: &Config) -> Step<Tunnelled> {
-    const NOT_OURS: Outcome = Outcome::pass(Verdict::PassNotTunnel);
-    let outer = ipv4::Header(frame.load(eth::HEADER_LEN).ok_or(NOT_OURS)?);
-    let is_candidate = outer.0[0] == 0x45
-        && outer.protocol() == ipv4::UDP
-        && outer.destination() == config.local_vtep
-        && !outer.is_fragment();
-    if !is_candidate {
-        return Err(NOT_OURS);
-    }
-    let b: [u8; 16] = frame.load(eth::HEADER_LEN + ipv4::HEADER_LEN).ok_or(NOT_OURS)?;
-    if [b[2], b[3]] != config.geneve_port {
-        return Err(NOT_OURS);
-    }
-    let header = geneve::Header::parse(&[b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]]);
-    if header.vni != config.vni {
-        return Err(Outcome::pass(Verdict::PassForeignVni));
-    }
-    let vtep = env.vtep(outer.source()).ok_or(Outcome::drop(Verdict::DropUnknownVtep))?;
-    if header.version != 0 || header.control {
-        return Err(Outcome::drop(Verdict::DropGeneveVersion));
-    }
-    if header.critical {
-        return Err(Outcome::drop(Verdict::DropCriticalOption));
-    }
-    let depth = OVERHEAD + header.options_len;
-    let inner_type: [u8; 2] = frame.load(depth + 12).ok_or(Outcome::drop(Verdict::DropMalformed))?;
-    if header.protocol_type != eth::TEB || u16::from_be_bytes(inner_type) != eth::IPV4 {
-        return Err(Outcome::drop(Verdict::DropNotIpv4Inside));
-    }
-    let packet = Packet::at(frame, depth + eth::HEADER_LEN)?;
-    Ok(Tunnelled { from: outer.source(), vtep_flags: vtep.flags, depth, packet })
-}
-
-/// Takes the tunnel's headers off and writes `ethernet` as the frame's header. The inner packet then starts at
-/// offset 14; the returned view says so.
-#[inline(always)]
-pub(super) fn decapsulate<F: Frame>(
-    frame: &mut F,
-    tunnelled: &Tunnelled,
-    ethernet: eth::Header,
-) -> Step<Packet> {
-    match frame.shrink_head(tunnelled.depth).and_then(|()| frame.store(0, &ethernet.emit())) {
-        Some(()) => Ok(Packet { ip: eth::HEADER_LEN, header: tunnelled.packet.header }),
-        None => Err(Outcome::drop(Verdict::DropNoRoom)),
     }
 }

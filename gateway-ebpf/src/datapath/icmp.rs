@@ -6,7 +6,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::icmp::{self, RouterError};
 use gateway_common::wire::{eth, ipv4};
 
-use super::packet::Packet;
+use super::packet::{self, Packet};
 use super::{Exit, Frame, Outcome, Room, Step};
 
 /// TTL of an echo reply: what an OVN router port's has when it arrives, and operators' scripts look for.
@@ -15,17 +15,14 @@ const ECHO_TTL: u8 = 254;
 const ERROR_TTL: u8 = 64;
 /// Bytes quoted behind the IPv4 header of the packet in error (RFC 792).
 const QUOTED_L4: usize = 8;
-/// Quoted 16-bit words at most: a header of 60 bytes and [`QUOTED_L4`].
-const MAX_QUOTED_WORDS: usize = (60 + QUOTED_L4) / 2;
+/// Bytes quoted at most: a header of 60 bytes, and [`QUOTED_L4`].
+const MAX_QUOTED: usize = 60 + QUOTED_L4;
+/// Bytes up to what is quoted.
+const HEADERS: usize = eth::HEADER_LEN + Room::IcmpError.bytes();
 
 /// Answers an unfragmented echo request to the router port; anything else for it is the kernel's.
 #[inline(always)]
-pub(super) fn echo<F: Frame>(
-    frame: &mut F,
-    ethernet: &eth::Header,
-    packet: &Packet,
-    exit: Exit,
-) -> Step<Outcome> {
+pub(super) fn echo<F: Frame>(frame: &mut F, packet: &Packet, exit: Exit) -> Step<Outcome> {
     const KERNEL: Outcome = Outcome::pass(Verdict::PassNicIp);
     let is_plain = packet.header.protocol() == ipv4::ICMP
         && packet.header.header_len() == ipv4::HEADER_LEN
@@ -45,6 +42,7 @@ pub(super) fn echo<F: Frame>(
     header.set_source(destination);
     header.set_destination(source);
     header.set_ttl(ECHO_TTL);
+    let ethernet = packet::ethernet(frame)?;
     let turned =
         eth::Header { destination: ethernet.source, source: ethernet.destination, ethertype: eth::IPV4 };
     let stored = frame
@@ -69,8 +67,8 @@ fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
     matches!(frame.load(packet.l4()), Some([kind, _code]) if !icmp::is_error(kind))
 }
 
-/// Replaces the packet in the frame by an ICMP error about it, from the router port to its source. `ethernet` is
-/// the new frame's header; the packet starts at offset 14.
+/// Replaces the packet in the frame by an ICMP error about it, from the router port to its source; `packet` follows.
+/// `ethernet` is the new frame's header; the packet starts at offset 14.
 ///
 /// # Errors
 /// `silent` when no error may be sent about the packet.
@@ -78,19 +76,48 @@ fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
 pub(super) fn report<F: Frame>(
     frame: &mut F,
     config: &Config,
-    packet: &Packet,
+    packet: &mut Packet,
     error: RouterError,
-    ethernet: eth::Header,
+    ethernet: &[u8; eth::HEADER_LEN],
     silent: Verdict,
-) -> Step<Packet> {
+) -> Step<()> {
+    match write(frame, config, packet, u64::from_ne_bytes(error.emit()), ethernet) {
+        Written::Yes => Ok(()),
+        Written::Silent => Err(Outcome::drop(silent)),
+        Written::NoRoom => Err(Outcome::drop(Verdict::DropNoRoom)),
+    }
+}
+
+/// Whether an error was written. Without data, so that it travels in a register.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Written {
+    Yes,
+    Silent,
+    NoRoom,
+}
+
+/// A function of its own: rare, and its stack is free again after it. `icmp` are the bytes of the error's header.
+#[inline(never)]
+fn write<F: Frame>(
+    frame: &mut F,
+    config: &Config,
+    packet: &mut Packet,
+    icmp: u64,
+    ethernet: &[u8; eth::HEADER_LEN],
+) -> Written {
     let quoted = packet.header.header_len() + QUOTED_L4;
     if !may_report(frame, packet) || (packet.header.payload_len() as usize) < QUOTED_L4 {
-        return Err(Outcome::drop(silent));
+        return Written::Silent;
     }
-    let icmp = error.emit();
-    let sum = quoted_sum(frame, quoted).ok_or(Outcome::drop(silent))?;
-    let [c0, c1] = sum.bytes(&icmp).checksum().to_be_bytes();
-    let header = ipv4::Repr {
+    // What is quoted, to sum it up; then the headers.
+    let mut bytes = [0; MAX_QUOTED];
+    if frame.copy(eth::HEADER_LEN, quoted, &mut bytes).is_none() {
+        return Written::Silent;
+    }
+    let icmp = icmp.to_ne_bytes();
+    let checksum = Sum::ZERO.bytes(&bytes).bytes(&icmp).checksum();
+    packet.header = ipv4::Repr {
         tos: 0,
         payload_len: (icmp::HEADER_LEN + quoted) as u16,
         dont_fragment: false,
@@ -100,29 +127,13 @@ pub(super) fn report<F: Frame>(
         destination: packet.header.source(),
     }
     .emit();
-    let mut headers = [0; eth::HEADER_LEN + Room::IcmpError.bytes()];
-    headers[..14].copy_from_slice(&ethernet.emit());
-    headers[14..34].copy_from_slice(&header.0);
-    headers[34..].copy_from_slice(&[icmp[0], icmp[1], c0, c1, icmp[4], icmp[5], icmp[6], icmp[7]]);
+    bytes[..14].copy_from_slice(ethernet);
+    bytes[14..34].copy_from_slice(&packet.header.0);
+    bytes[34..HEADERS].copy_from_slice(&icmp);
+    bytes[36..38].copy_from_slice(&checksum.to_be_bytes());
     let stored = frame
         .truncate((eth::HEADER_LEN + quoted) as u32)
         .and_then(|()| frame.grow_head(Room::IcmpError))
-        .and_then(|()| frame.store(0, &headers));
-    match stored {
-        Some(()) => Ok(Packet { ip: eth::HEADER_LEN, header }),
-        None => Err(Outcome::drop(Verdict::DropNoRoom)),
-    }
-}
-
-/// The sum over the first `quoted` bytes (an even number) of the packet at offset 14.
-#[inline(always)]
-fn quoted_sum<F: Frame>(frame: &F, quoted: usize) -> Option<Sum> {
-    let mut sum = Sum::ZERO;
-    for word in 0..MAX_QUOTED_WORDS {
-        if word * 2 >= quoted {
-            break;
-        }
-        sum = sum.bytes(&frame.load::<2>(eth::HEADER_LEN + word * 2)?);
-    }
-    Some(sum)
+        .and_then(|()| frame.store(0, bytes.first_chunk::<HEADERS>()?));
+    if stored.is_some() { Written::Yes } else { Written::NoRoom }
 }

@@ -1,6 +1,7 @@
 //! One datapath: a frame and the tables in, an [`Outcome`] out.
 
 mod arp;
+mod arrival;
 mod egress;
 mod external;
 mod frame;
@@ -9,6 +10,7 @@ mod icmp;
 mod nat;
 mod packet;
 mod pmtu;
+mod quote;
 mod underlay;
 
 use gateway_common::ABI_VERSION;

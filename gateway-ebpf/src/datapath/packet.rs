@@ -38,6 +38,14 @@ impl Packet {
         }
     }
 
+    /// Reads the IPv4 header behind the Ethernet header: as [`Self::at`], but by a function of its own, so that the header
+    /// stays in one piece of memory and not in a register a byte.
+    #[inline(always)]
+    pub(super) fn behind_ethernet<F: Frame>(frame: &F) -> Step<Self> {
+        let mut packet = Self { ip: eth::HEADER_LEN, header: ipv4::Header([0; ipv4::HEADER_LEN]) };
+        if read(frame, &mut packet) { Ok(packet) } else { Err(Outcome::drop(Verdict::DropMalformed)) }
+    }
+
     /// Offset of what follows the IPv4 header.
     #[inline(always)]
     pub(super) const fn l4(&self) -> usize {
@@ -65,4 +73,10 @@ impl Packet {
         }
         Ok(())
     }
+}
+
+/// Reads the header of `packet`, whose offset is set.
+#[inline(never)]
+fn read<F: Frame>(frame: &F, packet: &mut Packet) -> bool {
+    Packet::at(frame, packet.ip).map(|read| *packet = read).is_ok()
 }

@@ -32,18 +32,25 @@ pub(super) fn exceeds<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Step<bo
 #[inline(always)]
 pub(super) fn clamp_mss<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) {
     if packet.header.protocol() == ipv4::TCP && !packet.header.is_later_fragment() {
-        // A segment too short for its own header is the receiver's to find.
-        let _ = clamp(frame, packet.l4(), mtu.saturating_sub(HEADERS).min(u16::MAX as u32) as u16);
+        let limit = mtu.saturating_sub(HEADERS).min(u16::MAX as u32) as u16;
+        match frame.load(packet.l4() + l4::TCP_FLAGS - 1) {
+            // A segment too short for its own header is the receiver's to find.
+            Some([data_offset, flags]) if flags & l4::TCP_SYN != 0 => {
+                clamp(frame, packet.l4(), (data_offset >> 4) as usize * 4, limit);
+            }
+            Some(_) | None => {}
+        }
     }
 }
 
+/// Whether anything was lowered. A function of its own: only for a SYN.
+#[inline(never)]
+fn clamp<F: Frame>(frame: &mut F, tcp: usize, header_len: usize, limit: u16) -> bool {
+    search(frame, tcp, header_len, limit).is_some()
+}
+
 #[inline(always)]
-fn clamp<F: Frame>(frame: &mut F, tcp: usize, limit: u16) -> Option<()> {
-    let [data_offset, flags] = frame.load(tcp + l4::TCP_FLAGS - 1)?;
-    if flags & l4::TCP_SYN == 0 {
-        return None;
-    }
-    let header_len = (data_offset >> 4) as usize * 4;
+fn search<F: Frame>(frame: &mut F, tcp: usize, header_len: usize, limit: u16) -> Option<()> {
     let mut at = l4::TCP_LEN;
     for _ in 0..MAX_OPTIONS {
         if at + 4 > header_len {

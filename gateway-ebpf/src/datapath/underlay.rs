@@ -6,9 +6,11 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
 
-use super::geneve::{self, Hop, Tunnelled};
-use super::nat::{self, Rewrite};
+use super::arrival::{self, Tunnelled};
+use super::geneve::{self, Hop};
+use super::nat::{self, Sender};
 use super::packet;
+use super::quote;
 use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, icmp, on_external_link, pmtu};
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
@@ -18,18 +20,37 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     if ethernet.ethertype != eth::IPV4 {
         return Err(Outcome::pass(Verdict::PassNotIpv4));
     }
-    let tunnelled = geneve::inspect(frame, env, config)?;
+    let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
-    match env.pod(inner.source()) {
-        Some(pod) if pod.vtep == tunnelled.from => return from_pod(frame, env, config, &tunnelled, pod),
-        Some(_) | None => {}
-    }
-    if tunnelled.vtep_flags & VTEP_GATEWAY == 0 {
-        return Err(Outcome::drop(Verdict::DropSpoofedSource));
-    }
-    match env.pod(inner.destination()) {
-        Some(pod) if pod.vtep == [0; 4] => to_pod(frame, env, &ethernet, &tunnelled, pod),
-        Some(_) | None => Err(Outcome::drop(Verdict::DropNoSuchPod)),
+    let sender = match env.pod(inner.source()) {
+        Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
+        Some(_) | None => {
+            let from_gateway = tunnelled.vtep_flags & VTEP_GATEWAY != 0;
+            match env.pod(inner.destination()) {
+                Some(pod) if from_gateway && pod.vtep == [0; 4] => {
+                    return to_pod(frame, env, &ethernet, &mut tunnelled, pod);
+                }
+                Some(_) | None => router_on_the_way(frame, env, config, &tunnelled, from_gateway)?,
+            }
+        }
+    };
+    from_pod(frame, env, config, &mut tunnelled, &sender)
+}
+
+/// The node of a pod, or a router of its CNI, with an ICMP error about a packet to that pod.
+#[inline(always)]
+fn router_on_the_way<F: Frame, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    tunnelled: &Tunnelled,
+    from_gateway: bool,
+) -> Step<Sender> {
+    let pod_ip = quote::destination(frame, &tunnelled.packet);
+    match env.pod(pod_ip) {
+        Some(pod) if pod.vtep == tunnelled.from => Ok(Sender::router(pod_ip, pod, config)),
+        Some(_) | None if from_gateway => Err(Outcome::drop(Verdict::DropNoSuchPod)),
+        Some(_) | None => Err(Outcome::drop(Verdict::DropSpoofedSource)),
     }
 }
 
@@ -39,11 +60,13 @@ fn to_pod<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     ethernet: &eth::Header,
-    tunnelled: &Tunnelled,
+    tunnelled: &mut Tunnelled,
     pod: &Pod,
 ) -> Step<Outcome> {
     let packets = frame.segments();
-    let packet = geneve::decapsulate(frame, tunnelled, *ethernet)?;
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    let packet = &mut tunnelled.packet;
+    frame.store(packet.ip, &packet.header.0).ok_or(Outcome::drop(Verdict::DropNoRoom))?;
     env.count_eip(pod.slot, Direction::In, packets, packet.frame_len());
     Ok(Outcome::pass(Verdict::FromGateway))
 }
@@ -54,18 +77,18 @@ fn from_pod<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    tunnelled: &Tunnelled,
-    pod: &Pod,
+    tunnelled: &mut Tunnelled,
+    sender: &Sender,
 ) -> Step<Outcome> {
     let destination = tunnelled.packet.header.destination();
     if tunnelled.packet.header.ttl() <= 1 {
         return error_to_pod(frame, env, config, tunnelled, RouterError::TimeExceeded);
     }
     match env.eip(destination) {
-        Some(eip) if eip.vtep == [0; 4] => inject(frame, env, config, tunnelled, pod, Some(eip)),
-        Some(eip) => to_other_eip(frame, env, config, tunnelled, pod, eip),
-        None if destination == config.nic_ip => inject(frame, env, config, tunnelled, pod, None),
-        None => to_external(frame, env, config, tunnelled, pod),
+        Some(eip) if eip.vtep == [0; 4] => inject(frame, env, config, tunnelled, sender, Some(eip)),
+        Some(eip) => to_other_eip(frame, env, config, tunnelled, sender, eip),
+        None if destination == config.nic_ip => inject(frame, env, config, tunnelled, sender, None),
+        None => to_external(frame, env, config, tunnelled, sender),
     }
 }
 
@@ -74,8 +97,8 @@ fn to_external<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    tunnelled: &Tunnelled,
-    pod: &Pod,
+    tunnelled: &mut Tunnelled,
+    sender: &Sender,
 ) -> Step<Outcome> {
     if pmtu::exceeds(frame, &tunnelled.packet, config.external_mtu)? {
         let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
@@ -94,10 +117,11 @@ fn to_external<F: Frame, E: Env>(
     };
     let packets = frame.segments();
     let ethernet = eth::Header { destination: mac, source: Mac(config.nic_mac), ethertype: eth::IPV4 };
-    let mut packet = geneve::decapsulate(frame, tunnelled, ethernet)?;
-    pmtu::clamp_mss(frame, &packet, config.tunnel_mtu);
-    nat::rewrite(frame, &mut packet, Rewrite { source: Some(pod.eip), destination: None, hop: true })?;
-    env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    let packet = &mut tunnelled.packet;
+    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    nat::rewrite(frame, packet, sender.rewrite(None, true))?;
+    env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToExternal, exit))
 }
 
@@ -107,18 +131,18 @@ fn to_other_eip<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    tunnelled: &Tunnelled,
-    pod: &Pod,
+    tunnelled: &mut Tunnelled,
+    sender: &Sender,
     eip: &Eip,
 ) -> Step<Outcome> {
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     let packets = frame.segments();
-    let mut packet = geneve::decapsulate(frame, tunnelled, hop.tunnel.outer)?;
-    pmtu::clamp_mss(frame, &packet, config.tunnel_mtu);
-    let both = Rewrite { source: Some(pod.eip), destination: Some(eip.pod_ip), hop: true };
-    nat::rewrite(frame, &mut packet, both)?;
-    geneve::encapsulate(frame, config, &packet, &hop.tunnel)?;
-    env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
+    arrival::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
+    let packet = &mut tunnelled.packet;
+    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    nat::rewrite(frame, packet, sender.rewrite(Some(eip.pod_ip), true))?;
+    geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
+    env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToEip, hop.exit))
 }
@@ -130,8 +154,8 @@ fn inject<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    tunnelled: &Tunnelled,
-    pod: &Pod,
+    tunnelled: &mut Tunnelled,
+    sender: &Sender,
     eip: Option<&Eip>,
 ) -> Step<Outcome> {
     if !F::KERNEL_RESOLVES {
@@ -140,11 +164,12 @@ fn inject<F: Frame, E: Env>(
     let nic_mac = Mac(config.nic_mac);
     let packets = frame.segments();
     let ethernet = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
-    let mut packet = geneve::decapsulate(frame, tunnelled, ethernet)?;
+    arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
+    let packet = &mut tunnelled.packet;
     let destination = eip.map(|eip| eip.pod_ip);
     // To a pod the kernel is the router and takes its hop itself.
-    nat::rewrite(frame, &mut packet, Rewrite { source: Some(pod.eip), destination, hop: false })?;
-    env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
+    nat::rewrite(frame, packet, sender.rewrite(destination, false))?;
+    env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     if let Some(eip) = eip {
         env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());
     }
@@ -158,7 +183,7 @@ fn error_to_pod<F: Frame, E: Env>(
     frame: &mut F,
     env: &E,
     config: &Config,
-    tunnelled: &Tunnelled,
+    tunnelled: &mut Tunnelled,
     error: RouterError,
 ) -> Step<Outcome> {
     let (verdict, silent) = match error {
@@ -166,8 +191,9 @@ fn error_to_pod<F: Frame, E: Env>(
         RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
     };
     let Hop { tunnel, exit } = geneve::hop_to::<F, E>(env, config, tunnelled.from)?;
-    let packet = geneve::decapsulate(frame, tunnelled, tunnel.outer)?;
-    let report = icmp::report(frame, config, &packet, error, tunnel.outer, silent)?;
-    geneve::encapsulate(frame, config, &report, &tunnel)?;
+    arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
+    let packet = &mut tunnelled.packet;
+    icmp::report(frame, config, packet, error, &tunnel.outer, silent)?;
+    geneve::encapsulate(frame, config, packet, &tunnel)?;
     Ok(Outcome::new(verdict, exit))
 }

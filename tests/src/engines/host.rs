@@ -73,6 +73,14 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
         self.0.get(offset..offset + N)?.try_into().ok()
     }
 
+    fn copy<const N: usize>(&self, offset: usize, len: usize, to: &mut [u8; N]) -> Option<()> {
+        if len == 0 {
+            return None;
+        }
+        to.get_mut(..len)?.copy_from_slice(self.0.get(offset..offset + len)?);
+        Some(())
+    }
+
     fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()> {
         self.0.get_mut(offset..offset + N)?.copy_from_slice(bytes);
         Some(())

@@ -210,6 +210,14 @@ fn checksum_rows() -> Vec<Row> {
         to_worker("IPv4 options are kept", &to_worker1(), pair(|ip| options(ip).udp(1, 2, b"hi"))),
         to_worker("GRE has no checksum of ours", &plain, pair(|ip| ip.raw(47, b"\0\0\x08\0 payload"))),
         to_worker("SCTP's CRC does not cover addresses", &plain, pair(|ip| ip.raw(132, &[9; 32]))),
+        to_worker("VRRP", &plain, pair(|ip| ip.raw(112, &[9; 20]))),
+        to_worker("a protocol nobody knows", &plain, pair(|ip| ip.raw(253, &[9; 7]))),
+        to_worker("a packet without payload", &plain, pair(|ip| ip.raw(253, &[]))),
+        to_worker("a first fragment too short for its UDP header", &plain, {
+            let shape = fragment(0, true);
+            pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53]))
+        }),
+        to_worker("TCP too short for its header has no checksum", &plain, pair(|ip| ip.raw(6, &[0; 12]))),
         to_worker("ESP", &plain, pair(|ip| ip.raw(50, &[9; 33]))),
         to_worker("UDP-Lite's checksum covers the pseudo-header", &plain, {
             let (mut before, mut after) = pair(|ip| ip.udp(1, 2, b"hi"));
@@ -309,6 +317,12 @@ fn error_rows() -> Vec<Row> {
             Verdict::TimeExceeded,
             expired.clone(),
             ip(CLIENT, EIP1).ttl(1).udp(1, 33_434, b"probe"),
+        ),
+        row(
+            "TTL 1 to a pod on the gateway: time exceeded, from the router port too",
+            Verdict::TimeExceeded,
+            expired.clone(),
+            ip(CLIENT, EIP0).ttl(1).udp(1, 33_434, b"probe"),
         ),
         row(
             "TTL 0: time exceeded",

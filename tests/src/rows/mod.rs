@@ -1,7 +1,9 @@
 //! Packet tests: each is a row of data, run on every engine of its kind.
 
+pub mod arrivals;
 pub mod egress;
 pub mod external;
+pub mod quotes;
 pub mod underlay;
 
 use std::collections::BTreeMap;
@@ -152,5 +154,5 @@ fn hex(bytes: &[u8]) -> String {
 
 /// All rows.
 pub fn all() -> Vec<Row> {
-    [external::rows(), underlay::rows(), egress::rows()].concat()
+    [external::rows(), underlay::rows(), egress::rows(), quotes::rows(), arrivals::rows()].concat()
 }

@@ -253,7 +253,7 @@ fn geneve_rows() -> Vec<Row> {
             "a control packet",
             Geneve { head: [0, 0x80, 0x65, 0x58], ..from_worker1() },
             &packet,
-            Verdict::DropGeneveVersion,
+            Verdict::DropGeneveControl,
         ),
         drop(
             "payload is no Ethernet",
