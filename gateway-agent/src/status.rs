@@ -203,7 +203,7 @@ fn write(path: &Path, status: &Status) -> Result<(), StatusError> {
     if let Some(dir) = path.parent() {
         fs::create_dir_all(dir).map_err(failed)?;
     }
-    let mut text = serde_json::to_vec_pretty(status).map_err(|error| failed(error.into()))?;
+    let mut text = serde_json::to_vec(status).map_err(|error| failed(error.into()))?;
     text.push(b'\n');
     let temporary = path.with_extension("tmp");
     fs::write(&temporary, text).map_err(failed)?;

@@ -209,12 +209,6 @@ impl KubeSource {
             View::Own => {
                 let own = world.own_pods.kept()?;
                 let mut pods = world.bound_pods.kept()?.clone();
-                // A pod of this node counts as its own watch has it: the other one may lag behind.
-                let here = Some(&self.context.node);
-                let lagging = pods.iter().filter(|(_, pod)| pod.node.as_ref() == here);
-                for name in lagging.map(|(name, _)| name.clone()).collect::<Vec<_>>() {
-                    pods.remove(&name);
-                }
                 pods.extend(own.iter().map(|(name, pod)| (name.clone(), pod.clone())));
                 Some((pods, true))
             }

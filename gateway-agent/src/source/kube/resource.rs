@@ -117,9 +117,12 @@ pods!(
     |config, context| config.fields(&format!("spec.nodeName={}", context.node))
 );
 pods!(
-    /// The pods that have an EIP, on whichever node.
+    /// The pods that have an EIP, on other nodes: a change of this node's own comes by [`OwnPods`], and once.
     BoundPods, "pods with an EIP", bound_pods,
-    |config, context| config.labels(&format!("{}=true", context.reader.keys.eip_bound))
+    |config, context| {
+        let bound = format!("{}=true", context.reader.keys.eip_bound);
+        config.labels(&bound).fields(&format!("spec.nodeName!={}", context.node))
+    }
 );
 
 /// KubeVirt's VirtualMachineInstances.

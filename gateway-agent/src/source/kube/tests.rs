@@ -72,8 +72,7 @@ async fn nothing_is_handed_out_before_every_store_is_complete() {
     fill(&mut source.context.world().own_pods, pods("a1"));
     assert_eq!(seen(&mut source), "?");
     source.context.world().absent.remove(VMIS);
-    // A pod of this node counts as its own watch has it.
-    fill(&mut source.context.world().bound_pods, pods("gone1 b2"));
+    fill(&mut source.context.world().bound_pods, pods("b2"));
     assert_eq!(seen(&mut source), "?");
     fill(&mut source.context.world().vmis, []);
     source.context.world().changed_at = Some(std::time::Instant::now());
