@@ -9,7 +9,7 @@ use crate::apply::NetlinkError;
 use crate::apply::bpf::{BpfError, remove_dir, remove_maps};
 use crate::apply::link::{self, RouterPortError};
 use crate::apply::nft::{self, NftError};
-use crate::apply::{route, shortcut};
+use crate::apply::{errors, route, shortcut};
 use crate::attach::{self, AttachError};
 use crate::desired::{ROUTING_TABLE, RouterPort};
 use crate::source::host::{self, HostError};
@@ -91,6 +91,8 @@ pub async fn teardown(handle: &Handle, pin: &Path) -> Report {
     report.step(shortcut.map(|count| {
         (count > 0).then(|| format!("{count} policy rules and routes of table {}", shortcut::TABLE))
     }));
+    let errors = errors::apply(handle, false).await.map_err(TeardownError::from);
+    report.step(errors.map(|count| (count > 0).then(|| format!("{count} policy rules for ICMP errors"))));
     let port = link::apply(handle, &links, None).await.map_err(TeardownError::from);
     report.step(port.map(|removed| removed.then(|| format!("router port {}", RouterPort::NAME))));
     let maps = remove_maps(pin).map_err(TeardownError::from);

@@ -41,7 +41,7 @@ enum Part {
 }
 
 /// Programs we call, and the Debian package each is in.
-const TOOLS: [(&str, &str); 18] = [
+const TOOLS: [(&str, &str); 20] = [
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
@@ -59,6 +59,8 @@ const TOOLS: [(&str, &str); 18] = [
     ("socat", "socat"),
     ("sysctl", "procps"),
     ("tcpdump", "tcpdump"),
+    ("tracepath", "iputils-tracepath"),
+    ("traceroute", "traceroute"),
     ("tshark", "tshark"),
 ];
 

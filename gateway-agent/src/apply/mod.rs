@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod conntrack;
+pub mod errors;
 pub mod link;
 pub mod neighbor;
 pub mod nft;

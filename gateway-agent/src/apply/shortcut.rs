@@ -19,9 +19,9 @@ use crate::desired::Datapath;
 /// Number of the table.
 pub const TABLE: u32 = 6082;
 /// Priority of the rule: after main and default (32766 and 32767).
-const PRIORITY: u32 = 36082;
+pub(super) const PRIORITY: u32 = 36082;
 /// What locally made packets come from, for the kernel's rules.
-const LOCAL: &str = "lo";
+pub(super) const LOCAL: &str = "lo";
 
 /// The external subnet, as this node's own connections see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,7 +125,11 @@ async fn rule(handle: &Handle, wanted: Option<Shortcut>) -> Result<usize, Netlin
 }
 
 /// One change, also when somebody was faster.
-fn done(result: Result<(), rtnetlink::Error>, already: Errno, action: String) -> Result<usize, NetlinkError> {
+pub(super) fn done(
+    result: Result<(), rtnetlink::Error>,
+    already: Errno,
+    action: String,
+) -> Result<usize, NetlinkError> {
     match result {
         Err(error) if !NetlinkError::is(&error, already) => Err(NetlinkError::of(action)(error)),
         _ => Ok(1),

@@ -15,7 +15,7 @@ use crate::announce::Announcer;
 use crate::apply::bpf::{self, BpfError, Loaded, Maps};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
-use crate::apply::{link, nft, route};
+use crate::apply::{errors, link, nft, route};
 use crate::attach::Attachments;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, Route, RouterPort};
@@ -65,6 +65,7 @@ struct Networking {
     routes: BTreeSet<Route>,
     elements: nft::Elements,
     shortcut: Option<Shortcut>,
+    errors: bool,
 }
 
 /// Holds what is needed to write, and what was written.
@@ -228,6 +229,7 @@ impl Writer {
             rules: wanted.rules.clone(),
             routes: wanted.routes.clone(),
             shortcut: Shortcut::of(wanted, &elements),
+            errors: errors::wanted(wanted),
             elements,
         };
         if verify == Verify::Nothing && self.networking.as_ref() == Some(&networking) {
@@ -241,6 +243,8 @@ impl Writer {
         self.done(outcome, "policy routes", routes.map(|changes| changes.added + changes.deleted));
         let shortcut = shortcut::apply(&self.handle, networking.shortcut).await;
         self.done(outcome, "route to EIPs", shortcut);
+        let errors = errors::apply(&self.handle, networking.errors).await;
+        self.done(outcome, "route of ICMP errors", errors);
         self.networking = (outcome.problems.len() == before).then_some(networking);
     }
 

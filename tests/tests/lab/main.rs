@@ -2,6 +2,7 @@
 //! `cargo xtask build` before; each test makes its own network namespaces and takes them down.
 
 mod capture;
+mod errors;
 mod events;
 mod fallback;
 mod forged;
