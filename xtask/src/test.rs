@@ -108,6 +108,7 @@ impl Section {
                 "--package=gateway-common",
                 "--package=gateway-ebpf",
                 "--package=gateway-agent",
+                "--package=gateway-bench",
                 "--package=gateway-lab",
                 "--package=xtask",
             ]),

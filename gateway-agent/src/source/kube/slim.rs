@@ -159,7 +159,7 @@ mod tests {
         let slim: SlimPod = serde_json::from_value(object).unwrap();
         let meta = slim.meta().clone();
         let (whole, slim) = (reader.pod(whole), reader.pod(slim.0));
-        let pod = whole.as_ref().ok().expect("it is good");
+        let Ok(pod) = &whole else { panic!("it is good") };
         assert!(pod.launcher.as_ref().is_some_and(|launcher| launcher.stopped && launcher.arrived.is_some()));
         assert_eq!(slim.ok().as_ref(), Some(pod));
         assert_eq!(
