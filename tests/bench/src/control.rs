@@ -86,7 +86,7 @@ struct Bench {
     agents: Agents,
     load: Load,
     api: Api,
-    cluster: Cluster,
+    _cluster: Cluster,
     lab: Lab,
 }
 
@@ -102,9 +102,9 @@ impl Bench {
         cluster.create_pod(&PodSpec::of_lab(MEASURED_POD)?)?;
         let api = Api::connect(&lab, &cluster)?;
         let load = Load::prepare(&lab, &cluster)?;
-        let mut agents = Agents::new(&lab, &cluster)?;
+        let mut agents = Agents::new(&cluster)?;
         agents.start_all(&lab)?;
-        Ok(Self { agents, load, api, cluster, lab })
+        Ok(Self { agents, load, api, _cluster: cluster, lab })
     }
 
     /// Waits until the gateway's table holds so many EIPs.
@@ -198,7 +198,6 @@ impl Bench {
         report
             .figures
             .push(Figure::new(name, "s", vec![since.elapsed().as_secs_f64()]).aim(Statistic::Max, 24.0));
-        let _ = &self.cluster;
         Ok(())
     }
 }

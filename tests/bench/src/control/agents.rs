@@ -24,7 +24,7 @@ pub(super) struct Agents {
 }
 
 impl Agents {
-    pub(super) fn new(_lab: &Lab, cluster: &Cluster) -> Result<Self> {
+    pub(super) fn new(cluster: &Cluster) -> Result<Self> {
         let binary = agent()?.display().to_string();
         let kubeconfig = cluster.kubeconfig(User::Admin)?.display().to_string();
         Ok(Self { binary, kubeconfig, running: BTreeMap::new() })
