@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::{PodSpec, User};
-use gateway_tests::scene::{EIP1, EIP2, agent, reaches};
+use gateway_tests::scene::{EIP1, EIP2, reaches};
 use serde_json::json;
 
 use gateway_tests::cluster::{ROUTED, Scene};
@@ -173,27 +173,20 @@ subjects: [{kind: ServiceAccount, name: reader, namespace: kube-system}]
 
 #[test]
 fn without_permission_the_eip_is_served_all_the_same() -> Result<()> {
-    let scene = Scene::without_agents("rp-")?;
+    let mut scene = Scene::without_agents("rp-")?;
     scene.cluster.seed_lab()?;
     for pod in ["pod1a", "pod2a"] {
         scene.cluster.create_pod(&PodSpec::of_lab(pod)?)?;
     }
     scene.cluster.apply(READER)?;
-    let reader =
-        scene.cluster.kubeconfig(User::ServiceAccount { namespace: "kube-system", name: "reader" })?;
-    let (binary, reader) = (agent()?.display().to_string(), reader.display().to_string());
-    let start = |node| {
-        let words = [&*binary, "run", "--node", node, "--source", "kube", "--kubeconfig", &reader];
-        let mut job = scene.lab.spawn(node, &words)?;
-        job.wait_for("in sync", LIMIT)?;
-        anyhow::Ok(job)
-    };
-    let (gateway, _worker) = (start("gw1")?, start("worker1")?);
+    scene.log_in(User::ServiceAccount { namespace: "kube-system", name: "reader" })?;
+    scene.start_agent("gw1")?;
+    scene.start_agent("worker1")?;
     scene.annotate("pod1a", Some(EIP1))?;
     settles("the EIP", || reaches(&scene.lab, "client", EIP1, 1).map(drop))?;
     scene.annotate("pod2a", Some(EIP2))?;
     sleep(Duration::from_secs(5));
-    let log = gateway.stderr();
+    let log = scene.logs();
     for permission in ["not allowed to patch pods", "not allowed to create events"] {
         ensure!(log.matches(permission).count() == 1, "{permission}: {log}");
     }
