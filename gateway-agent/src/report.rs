@@ -46,6 +46,8 @@ pub enum Write {
         pod: ObjectName,
         /// Its uid: a pod that took its name later is left alone.
         uid: String,
+        /// Its resource version: a pod that has changed since is looked at again first.
+        version: String,
         /// Set them; `false`: remove them.
         set: bool,
         /// The annotation has to change.

@@ -129,6 +129,9 @@ impl fmt::Display for ObjectName {
 pub struct Pod {
     /// `metadata.uid`.
     pub uid: String,
+    /// `metadata.resourceVersion`: what is written back is decided for this state of the pod and no other. Empty
+    /// where there is no API server.
+    pub version: String,
     /// `metadata.creationTimestamp`, seconds since the epoch; 0 when absent.
     pub created: i64,
     /// `metadata.deletionTimestamp` is set.

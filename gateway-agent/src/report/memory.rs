@@ -11,6 +11,8 @@ use crate::snapshot::ObjectName;
 
 /// After a patch its echo is awaited for this long before it is sent again.
 pub const ECHO: Duration = Duration::from_secs(2);
+/// First pause when a pod has changed since it was looked at; its new state is on the way. It doubles as the next.
+pub const STALE: Duration = Duration::from_millis(50);
 /// First pause after a failed write; it doubles up to [`RETRY_MAX`].
 pub const RETRY: Duration = Duration::from_secs(1);
 /// Longest pause after failed writes.
@@ -150,13 +152,17 @@ impl Memory {
         let pause = match sent {
             Sent::Done => return self.done(write, target, now),
             Sent::Forbidden(_) => RETRY_MAX,
-            Sent::Gone | Sent::Conflict | Sent::Refused(_) | Sent::Unreachable(_) => {
-                let failures = self.failures.entry(target.clone()).or_default();
-                *failures = failures.saturating_add(1);
-                RETRY.saturating_mul(1 << (*failures - 1).min(10)).min(RETRY_MAX)
-            }
+            Sent::Conflict => self.longer(&target, STALE),
+            Sent::Gone | Sent::Refused(_) | Sent::Unreachable(_) => self.longer(&target, RETRY),
         };
         self.not_before.insert(target, now + pause);
+    }
+
+    /// The pause after one more failure, when the first one's is this.
+    fn longer(&mut self, target: &Target, first: Duration) -> Duration {
+        let failures = self.failures.entry(target.clone()).or_default();
+        *failures = failures.saturating_add(1);
+        first.saturating_mul(1 << (*failures - 1).min(10)).min(RETRY_MAX)
     }
 
     fn done(&mut self, write: &Write, target: Target, now: Instant) {
@@ -195,9 +201,10 @@ impl Memory {
         self.owner.as_deref()
     }
 
-    /// Whether anything is to be tried again.
-    pub fn is_waiting(&self) -> bool {
-        !self.not_before.is_empty() || !self.contests.is_empty()
+    /// When the first of what is to be tried again is due, as far as that is known; `None`: nothing is.
+    pub fn due_in(&self, now: Instant) -> Option<Duration> {
+        let first = self.not_before.values().min().map(|time| time.saturating_duration_since(now));
+        first.or_else(|| (!self.contests.is_empty()).then_some(Duration::MAX))
     }
 
     pub(super) fn is_bound(&self, eip: Ipv4Addr, uid: &str) -> bool {

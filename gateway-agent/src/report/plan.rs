@@ -82,7 +82,8 @@ pub(super) fn patches(state: &State) -> Vec<(Write, bool)> {
             None => continue,
         };
         if routed || label {
-            let write = Write::Pod { pod: name.clone(), uid: pod.uid.clone(), set, routed, label };
+            let (uid, version) = (pod.uid.clone(), pod.version.clone());
+            let write = Write::Pod { pod: name.clone(), uid, version, set, routed, label };
             patches.push((write, set));
         }
     }

@@ -35,7 +35,7 @@ const IN_FLIGHT: usize = 8;
 const TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause when there was more to write than the rate allows.
 const THROTTLED: Duration = Duration::from_millis(100);
-/// Pause before the state is looked at again when a write is to be tried again.
+/// Longest pause before the state is looked at again when a write is to be tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Pauses when the API server does not answer, the first and the longest.
 const AWAY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
@@ -130,7 +130,7 @@ impl Executor {
         } else if throttled || probed {
             Some(THROTTLED)
         } else {
-            self.memory.is_waiting().then_some(AGAIN)
+            self.memory.due_in(now).map(|pause| pause.min(AGAIN))
         }
     }
 
@@ -216,8 +216,12 @@ impl WriteApi {
         };
         let sent = async {
             match write {
-                Write::Pod { pod, uid, set, routed, label } => {
-                    let patch = pod_patch(keys, uid, *set, *routed, *label);
+                Write::Pod { pod, uid, version, set, routed, label } => {
+                    let mut patch = pod_patch(keys, *set, *routed, *label);
+                    // The API server refuses it for another pod of that name, and for a pod that has changed since:
+                    // it may have given up the EIP.
+                    patch["metadata"]["uid"] = json!(uid);
+                    patch["metadata"]["resourceVersion"] = json!(version);
                     let pods: Api<Pod> = Api::namespaced(client, &pod.namespace);
                     pods.patch_metadata(&pod.name, &params(), &Patch::Merge(patch)).await.map(drop)
                 }
@@ -262,10 +266,10 @@ fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
-/// A merge patch with what has to change only. The uid makes the API server refuse it for another pod of that name.
-fn pod_patch(keys: &Keys, uid: &str, set: bool, routed: bool, label: bool) -> Value {
+/// A merge patch with what has to change only.
+fn pod_patch(keys: &Keys, set: bool, routed: bool, label: bool) -> Value {
     let value = if set { json!("true") } else { Value::Null };
-    let mut metadata = json!({ "uid": uid });
+    let mut metadata = json!({});
     if routed {
         metadata["annotations"] = json!({ &*keys.routed: value });
     }
@@ -350,17 +354,12 @@ mod tests {
                 true,
                 true,
                 true,
-                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"},"labels":{"ovn.kubernetes.io/eip-bound":"true"},"uid":"u"}}"#,
+                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"},"labels":{"ovn.kubernetes.io/eip-bound":"true"}}}"#,
             ),
-            (
-                true,
-                true,
-                false,
-                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"},"uid":"u"}}"#,
-            ),
-            (false, false, true, r#"{"metadata":{"labels":{"ovn.kubernetes.io/eip-bound":null},"uid":"u"}}"#),
+            (true, true, false, r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"}}}"#),
+            (false, false, true, r#"{"metadata":{"labels":{"ovn.kubernetes.io/eip-bound":null}}}"#),
         ] {
-            assert_eq!(pod_patch(&keys, "u", set, routed, label).to_string(), expected);
+            assert_eq!(pod_patch(&keys, set, routed, label).to_string(), expected);
         }
     }
 

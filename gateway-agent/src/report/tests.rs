@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use gateway_common::addr::Prefix;
 
 use super::event::Reason;
-use super::memory::{CONTESTS, ECHO, Memory, YIELD};
+use super::memory::{CONTESTS, ECHO, Memory, STALE, YIELD};
 use super::plan::{Duty, duty, writes};
 use super::*;
 use crate::config::tests::example;
@@ -311,6 +311,19 @@ fn failures_are_tried_again_ever_later() {
         now += Duration::from_secs(later);
     }
     assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+}
+
+#[test]
+fn a_pod_that_has_changed_is_looked_at_again_soon() {
+    let (mut state, mut memory, now) = (state(), Memory::default(), Instant::now());
+    pod(&mut state, "web").version = "7".to_owned();
+    memory.observe(&state, now);
+    let patch = writes(&state, &memory, now).remove(0);
+    assert!(matches!(&patch, Write::Pod { version, .. } if version == "7"), "{patch:?}");
+    memory.note(&patch, &Sent::Conflict, now);
+    assert_eq!(memory.due_in(now), Some(STALE));
+    assert_eq!(round(&mut state, &mut memory, now + STALE / 2, true), ["EipBound web"]);
+    assert_eq!(round(&mut state, &mut memory, now + STALE, true), ["+routed+label web"]);
 }
 
 #[test]

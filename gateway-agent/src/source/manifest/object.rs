@@ -114,6 +114,7 @@ impl Reader {
         let mut annotations = metadata.annotations.unwrap_or_default();
         Ok(Pod {
             uid: metadata.uid.unwrap_or_default(),
+            version: metadata.resource_version.unwrap_or_default(),
             created: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             terminating: metadata.deletion_timestamp.is_some(),
             node: spec.node_name.filter(|name| !name.is_empty()),

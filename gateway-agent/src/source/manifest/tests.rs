@@ -18,6 +18,7 @@ kind: Pod
 metadata:
   name: web
   uid: 00000000-0000-4000-8000-000000000001
+  resourceVersion: "7"
   creationTimestamp: "2026-01-01T00:00:07Z"
   deletionTimestamp: "2026-01-01T00:00:08Z"
   annotations:
@@ -58,6 +59,7 @@ fn a_pod_and_a_node_are_reduced_to_what_matters() {
     let text = format!("# ours\n---{POD}--- # and\n{NODE}...\n---\n");
     let pod = Pod {
         uid: "00000000-0000-4000-8000-000000000001".to_owned(),
+        version: "7".to_owned(),
         created: 1_767_225_607,
         terminating: true,
         node: Some("worker1".to_owned()),
