@@ -18,6 +18,9 @@ impl Mac {
     /// Source of the inner Ethernet header of what a worker sends into the tunnel (locally administered).
     pub const TUNNEL_WORKER: Self = Self([0x02, b'e', b'i', b'p', b'w', b'k']);
 
+    /// Source of a copy that is to become a fragment of its packet, with the fragment's number, from 1 on, in the last byte.
+    pub const FRAGMENT: Self = Self([0x02, b'e', b'i', b'p', b'f', 0]);
+
     /// Whether the group bit is set: multicast or broadcast.
     pub const fn is_multicast(self) -> bool {
         self.0[0] & 1 == 1

@@ -71,6 +71,7 @@ verdicts! {
     EchoReply, Answer, "echo_reply", "ICMP echo request to the router port, answered.";
     TimeExceeded, Answer, "time_exceeded", "TTL ran out here, answered with ICMP time exceeded.";
     FragmentationNeeded, Answer, "fragmentation_needed", "DF set and too long for the next hop, answered with ICMP fragmentation needed.";
+    Fragmented, Forward, "fragmented", "Too long for the next hop, DF clear: cut into fragments, each of which is counted as it goes on.";
     PassDisabled, Pass, "pass_disabled", "No configuration, one of another version, or this node does not own the external network.";
     PassNotIpv4, Pass, "pass_not_ipv4", "Neither IPv4 nor an ARP request of ours.";
     PassNotForUs, Pass, "pass_not_for_us", "The destination is no EIP, or the frame was sent to another station.";
@@ -80,7 +81,7 @@ verdicts! {
     PassNotPod, Pass, "pass_not_pod", "The source is no EIP pod on this node.";
     PassInternal, Pass, "pass_internal", "From an EIP pod to an internal prefix: never by the gateway.";
     PassUnresolved, Pass, "pass_unresolved", "Next hop not known yet: the kernel resolves it at the TC twin.";
-    PassToTwin, Pass, "pass_to_twin", "Needs the kernel's routing: the TC twin takes it.";
+    PassToTwin, Pass, "pass_to_twin", "Needs the kernel's routing, or fragmentation: the TC twin takes it.";
     DropMalformed, Drop, "drop_malformed", "Header fields contradict each other or the frame is cut short.";
     DropUnknownVtep, Drop, "drop_unknown_vtep", "Geneve of ours from an address that is no node.";
     DropSpoofedSource, Drop, "drop_spoofed_source", "Geneve of ours with an inner source that does not live on that node.";

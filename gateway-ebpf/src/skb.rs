@@ -10,8 +10,8 @@ use aya_ebpf::bindings::{
     bpf_redir_neigh__bindgen_ty_1,
 };
 use aya_ebpf::helpers::{
-    bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room, bpf_skb_change_tail,
-    bpf_skb_load_bytes, bpf_skb_store_bytes,
+    bpf_clone_redirect, bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_skb_adjust_room,
+    bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_store_bytes,
 };
 use aya_ebpf::programs::TcContext;
 use gateway_common::wire::eth;
@@ -168,6 +168,13 @@ impl Frame for SkbFrame {
     fn truncate(&mut self, len: u32) -> Option<()> {
         // SAFETY: the skb is the kernel's.
         (unsafe { bpf_skb_change_tail(self.skb, len, 0) } == 0).then_some(())
+    }
+
+    #[inline(always)]
+    fn receive_copy(&mut self) -> Option<()> {
+        // SAFETY: the skb is the kernel's.
+        let result = unsafe { bpf_clone_redirect(self.skb, (*self.skb).ifindex, BPF_F_INGRESS as u64) };
+        (result == 0).then_some(())
     }
 
     #[inline(always)]

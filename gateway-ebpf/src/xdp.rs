@@ -90,6 +90,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn receive_copy(&mut self) -> Option<()> {
+        None
+    }
+
+    #[inline(always)]
     fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()> {
         let field = u16::from_be_bytes(self.load(offset)?);
         if change.zero_is_none && field == 0 {

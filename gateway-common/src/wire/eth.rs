@@ -6,6 +6,8 @@ use crate::addr::Mac;
 pub const HEADER_LEN: usize = 14;
 /// Offset of the EtherType.
 pub const ETHERTYPE: usize = 12;
+/// Offset of the source MAC.
+pub const SOURCE: usize = 6;
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.

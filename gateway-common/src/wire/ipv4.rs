@@ -71,6 +71,12 @@ impl Header {
         self.flags_and_offset() & (MORE_FRAGMENTS | OFFSET) != 0
     }
 
+    /// Where in its datagram the payload stands, bytes.
+    #[inline(always)]
+    pub const fn fragment_offset(&self) -> u32 {
+        (self.flags_and_offset() & OFFSET) as u32 * 8
+    }
+
     /// Whether the L4 header is elsewhere: a fragment that is not the first.
     #[inline(always)]
     pub const fn is_later_fragment(&self) -> bool {
@@ -109,6 +115,20 @@ impl Header {
             && self.header_len() >= HEADER_LEN
             && total >= self.header_len() as u32
             && total <= available
+    }
+
+    /// Makes it the header of a fragment of its packet: `payload_len` bytes that stand `offset` units of 8 bytes behind its
+    /// first, with `more` to follow. A fragment's fragment stands behind what was before it, and is followed by what followed.
+    /// The datagram is known not to exceed 64 KiB.
+    #[inline(always)]
+    pub fn set_fragment(&mut self, payload_len: u16, offset: u16, more: bool) {
+        let [o0, o1, .., f0, f1] = [self.0[2], self.0[3], self.0[6], self.0[7]];
+        let more = if more { MORE_FRAGMENTS } else { 0 };
+        let flags = (self.flags_and_offset().wrapping_add(offset)) | more;
+        let [l0, l1] = (self.header_len() as u16 + payload_len).to_be_bytes();
+        let [n0, n1] = flags.to_be_bytes();
+        self.set_checksum(csum::update(self.checksum(), &[o0, o1, f0, f1], &[l0, l1, n0, n1]));
+        ([self.0[2], self.0[3]], [self.0[6], self.0[7]]) = ([l0, l1], [n0, n1]);
     }
 
     const fn checksum(&self) -> u16 {
@@ -241,6 +261,17 @@ mod tests {
             (header.ttl(), header.source(), header.destination()),
             (63, [10, 244, 1, 10], [1, 2, 3, 4])
         );
+    }
+
+    #[test]
+    fn a_fragments_fragment_stands_behind_what_was_before_it() {
+        let mut header = Header { ..sample() };
+        (header.0[6], header.0[7]) = (0x20, 5);
+        header.set_checksum(0);
+        header.set_checksum(Sum::ZERO.bytes(&header.0).checksum());
+        header.set_fragment(4, 2, false);
+        assert_eq!((header.total_len(), header.flags_and_offset()), (24, MORE_FRAGMENTS | 7));
+        assert_eq!(Sum::ZERO.bytes(&header.0).fold(), 0xffff);
     }
 
     #[test]

@@ -9,8 +9,9 @@ use gateway_common::wire::icmp::RouterError;
 use super::geneve::{self, FROM_WORKER, Tunnel};
 use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
+use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, pmtu};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -144,7 +145,12 @@ fn to_eip<F: Frame, E: Env>(
         env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());
         return Ok(Outcome::new(Verdict::ToEip, inject(config)));
     }
-    if pmtu::exceeds(frame, packet, config.tunnel_mtu)? {
+    let fit = pmtu::fit(frame, packet, config.tunnel_mtu);
+    if fit == Fit::Fragment {
+        // A local pod's checksum may be one that a NIC is to complete: it cannot be cut here.
+        return Err(Outcome::drop(Verdict::DropTooBig));
+    }
+    if fit == Fit::Report {
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };

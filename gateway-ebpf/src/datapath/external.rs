@@ -8,8 +8,9 @@ use gateway_common::wire::icmp::RouterError;
 
 use super::nat::{self, Rewrite};
 use super::packet::{self, Packet};
+use super::pmtu::{self, Fit};
 use super::quote::Swap;
-use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, geneve, icmp, pmtu};
+use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp};
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
 #[inline(always)]
@@ -101,11 +102,18 @@ fn to_worker<F: Frame, E: Env>(
     mut packet: Packet,
     eip: &Eip,
 ) -> Step<Outcome> {
-    if pmtu::exceeds(frame, &packet, config.tunnel_mtu)? {
-        let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        let turned = turned(frame)?;
-        icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
-        return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
+    match pmtu::fit(frame, &packet, config.tunnel_mtu) {
+        Fit::Fits => {}
+        Fit::Report => {
+            let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
+            let turned = turned(frame)?;
+            icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
+            return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
+        }
+        Fit::Fragment => {
+            let number = fragment::number(frame, &packet, config.tunnel_mtu)?;
+            fragment::cut(frame, &mut packet, config.tunnel_mtu, number)?;
+        }
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     packet.trim(frame)?;

@@ -37,6 +37,9 @@ pub trait Frame {
     /// Cuts the frame to `len` bytes.
     fn truncate(&mut self, len: u32) -> Option<()>;
 
+    /// Has a copy of the frame received again, here. Only asked of an engine that [resolves](Self::KERNEL_RESOLVES).
+    fn receive_copy(&mut self) -> Option<()>;
+
     /// Carries a change into an L4 checksum that covers it (RFC 1624). A method of the frame, since an skb may hold
     /// a checksum that the NIC has yet to complete.
     fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()>;

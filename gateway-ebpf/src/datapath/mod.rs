@@ -4,6 +4,7 @@ mod arp;
 mod arrival;
 mod egress;
 mod external;
+mod fragment;
 mod frame;
 mod geneve;
 mod icmp;

@@ -1,30 +1,37 @@
 //! Path MTU: what is too long for the next hop, and clamping the TCP maximum segment size to what the tunnel carries
 //! (RFC 9293 section 3.7.1).
 
-use gateway_common::verdict::Verdict;
 use gateway_common::wire::{ipv4, l4};
 
 use super::packet::Packet;
-use super::{Frame, L4Change, Outcome, Step};
+use super::{Frame, L4Change};
 
 /// Options looked at before an MSS option is given up on. Real stacks send it first.
 const MAX_OPTIONS: usize = 12;
 /// Headers of a segment without options.
 const HEADERS: u32 = (ipv4::HEADER_LEN + l4::TCP_LEN) as u32;
 
-/// Whether the packet is too long for a next hop of `mtu` bytes and its sender wants to know (DF). The segments of a
-/// GSO packet are the kernel's to size.
-///
-/// # Errors
-/// Too long and DF clear.
+/// How a packet fits a next hop. Without data, so that it travels in a register.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Fit {
+    /// It does.
+    Fits,
+    /// It is too long, and its sender wants to know (DF).
+    Report,
+    /// It is too long, and may be fragmented.
+    Fragment,
+}
+
+/// How the packet fits a next hop of `mtu` bytes. The segments of a GSO packet are the kernel's to size.
 #[inline(always)]
-pub(super) fn exceeds<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Step<bool> {
-    if frame.segments() > 1 || u32::from(packet.header.total_len()) <= mtu {
-        Ok(false)
+pub(super) fn fit<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Fit {
+    if u32::from(packet.header.total_len()) <= mtu || frame.segments() > 1 {
+        Fit::Fits
     } else if packet.header.dont_fragment() {
-        Ok(true)
+        Fit::Report
     } else {
-        Err(Outcome::drop(Verdict::DropTooBig))
+        Fit::Fragment
     }
 }
 

@@ -10,8 +10,9 @@ use super::arrival::{self, Tunnelled};
 use super::geneve::{self, Hop};
 use super::nat::{self, Sender};
 use super::packet;
+use super::pmtu::{self, Fit};
 use super::quote;
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, icmp, on_external_link, pmtu};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, fragment, icmp, on_external_link};
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
 #[inline(always)]
@@ -100,10 +101,14 @@ fn to_external<F: Frame, E: Env>(
     tunnelled: &mut Tunnelled,
     sender: &Sender,
 ) -> Step<Outcome> {
-    if pmtu::exceeds(frame, &tunnelled.packet, config.external_mtu)? {
-        let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
-        return error_to_pod(frame, env, config, tunnelled, error);
-    }
+    let fragment = match pmtu::fit(frame, &tunnelled.packet, config.external_mtu) {
+        Fit::Fits => 0,
+        Fit::Report => {
+            let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
+            return error_to_pod(frame, env, config, tunnelled, error);
+        }
+        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu)?,
+    };
     can_send::<F>(config, CONFIG_XDP_TO_EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
     let next_hop = if on_external_link(config, destination) { destination } else { config.physical_gateway };
@@ -119,6 +124,9 @@ fn to_external<F: Frame, E: Env>(
     let ethernet = eth::Header { destination: mac, source: Mac(config.nic_mac), ethertype: eth::IPV4 };
     arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
+    if F::KERNEL_RESOLVES && fragment > 0 {
+        fragment::cut(frame, packet, config.external_mtu, fragment)?;
+    }
     pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
     nat::rewrite(frame, packet, sender.rewrite(None, true))?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());

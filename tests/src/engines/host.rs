@@ -110,6 +110,10 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
         Some(())
     }
 
+    fn receive_copy(&mut self) -> Option<()> {
+        Some(())
+    }
+
     fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()> {
         let field = u16::from_be_bytes(self.load(offset)?);
         if change.zero_is_none && field == 0 {

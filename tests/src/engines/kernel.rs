@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::Command;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
 use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
@@ -11,6 +12,7 @@ use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_common::tables::{Config, EipCounter, Internal, MAX_EIPS, VerdictCounter, name};
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::Hook;
+use nix::sched::{CloneFlags, unshare};
 
 use super::{Coarse, Engine, Kind, Seen, WATCHED_SLOTS};
 use crate::fixture::Tables;
@@ -36,11 +38,15 @@ pub fn object_path() -> PathBuf {
 }
 
 impl Kernel {
-    /// Loads the object and verifies the programs of a kind.
+    /// Loads the object and verifies the programs of a kind. The thread gets a network namespace of its own: a test run's
+    /// frame is on the loopback interface, and so are the copies that a program makes of it.
     ///
     /// # Errors
     /// No object, no privilege, or the verifier refuses.
     pub fn load(kind: Kind) -> Result<Self> {
+        unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own")?;
+        let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
+        ensure!(up.success(), "ip link set lo up: {up}");
         let path = object_path();
         let bytes = std::fs::read(&path)
             .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;

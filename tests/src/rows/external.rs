@@ -309,8 +309,6 @@ fn error_rows() -> Vec<Row> {
     let big = vec![0; TUNNEL_MTU as usize - 27];
     let mut big_fragment = ip(CLIENT, EIP1);
     big_fragment.fragment_offset = 5;
-    let mut may_fragment = ip(CLIENT, EIP1);
-    may_fragment.dont_fragment = false;
     vec![
         row(
             "TTL 1: time exceeded",
@@ -342,7 +340,6 @@ fn error_rows() -> Vec<Row> {
             needed,
             ip(CLIENT, EIP1).udp(1, 2, &big),
         ),
-        drop("too long without DF", Verdict::DropTooBig, may_fragment.udp(1, 2, &big)),
         drop("no error about a later fragment", Verdict::DropTooBig, big_fragment.raw(17, &vec![0; 1440])),
         drop(
             "no error about an ICMP error",

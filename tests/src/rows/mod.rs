@@ -3,6 +3,7 @@
 pub mod arrivals;
 pub mod egress;
 pub mod external;
+pub mod fragmentation;
 pub mod quotes;
 pub mod underlay;
 
@@ -154,5 +155,13 @@ fn hex(bytes: &[u8]) -> String {
 
 /// All rows.
 pub fn all() -> Vec<Row> {
-    [external::rows(), underlay::rows(), egress::rows(), quotes::rows(), arrivals::rows()].concat()
+    [
+        external::rows(),
+        underlay::rows(),
+        egress::rows(),
+        quotes::rows(),
+        arrivals::rows(),
+        fragmentation::rows(),
+    ]
+    .concat()
 }

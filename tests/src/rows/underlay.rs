@@ -181,14 +181,12 @@ fn error_rows() -> Vec<Row> {
             next_hop_mtu: 1500,
         });
     let big_frames = (from_worker1().carry(&big), from_gateway().carry(&header.icmp(needed, &big[..28])));
-    let mut fragmentable = ip(POD1, CLIENT).ttl(63);
-    fragmentable.dont_fragment = false;
     vec![
         Row::change("a pod's TTL runs out at the gateway", HOOK, gateway(), frames, answer),
         Row::change(
             "too long for the external network: the pod is told",
             HOOK,
-            jumbo.clone(),
+            jumbo,
             big_frames,
             (Verdict::FragmentationNeeded, redirect(UNDERLAY)),
         ),
@@ -203,13 +201,6 @@ fn error_rows() -> Vec<Row> {
                 Verdict::DropExpired,
             )
         },
-        Row::drop(
-            "too long for the external network, DF clear",
-            HOOK,
-            jumbo,
-            from_worker1().carry(&fragmentable.udp(1, 2, &[0; 2000])),
-            Verdict::DropTooBig,
-        ),
     ]
 }
 

@@ -12,7 +12,7 @@ use crate::scene::{reaches, scene, show, verdict};
 const GATEWAY: [u8; 4] = [172, 18, 0, 11];
 
 /// Sends Geneve with the given inner packet from `source` in a node's namespace, by an ordinary UDP socket.
-fn send(lab: &Lab, node: &str, source: &str, tunnel: &Geneve, inner: &[u8]) -> Result<()> {
+pub(crate) fn send(lab: &Lab, node: &str, source: &str, tunnel: &Geneve, inner: &[u8]) -> Result<()> {
     // Behind Ethernet, IPv4 and UDP: what the socket is to send.
     let datagram = tunnel.carry(inner)[42..].to_vec();
     let escaped: String = datagram.iter().map(|byte| format!("\\x{byte:02x}")).collect();
@@ -31,12 +31,17 @@ pub(crate) fn vni(lab: &Lab) -> Result<u32> {
         .map_err(Into::into)
 }
 
+/// The lab's tunnel, for [`send`].
+pub(crate) fn tunnel(lab: &Lab) -> Result<Geneve> {
+    let nowhere = Mac([0; 6]);
+    Ok(Geneve { vni: vni(lab)?, ..geneve((nowhere, nowhere), (GATEWAY, GATEWAY)) })
+}
+
 #[test]
 fn unknown_node_and_foreign_source() -> Result<()> {
     let lab = scene("f1-", 9000)?;
     reaches(&lab, "client", "192.168.100.101", 1)?;
-    let nowhere = Mac([0; 6]);
-    let tunnel = Geneve { vni: vni(&lab)?, ..geneve((nowhere, nowhere), (GATEWAY, GATEWAY)) };
+    let tunnel = tunnel(&lab)?;
     let inner = |source| ip(source, [192, 168, 100, 1]).udp(4000, 4001, b"forged");
     lab.read("worker2", &["ip", "addr", "add", "172.18.0.99/24", "dev", "eth0"])?;
     let external = Capture::start(&lab, "client", "eth0")?;

@@ -6,6 +6,7 @@ mod errors;
 mod events;
 mod fallback;
 mod forged;
+mod fragments;
 mod metrics;
 mod ovs;
 mod policy;

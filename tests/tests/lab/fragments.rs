@@ -1,0 +1,112 @@
+//! Packets too long for the next hop, DF clear: delivered, in fragments.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use gateway_lab::{EXTERNAL_NIC, Job, Lab, PRIMARY_NIC};
+use gateway_tests::packet::{Ip, ip};
+use serde_json::Value;
+
+use crate::capture::Capture;
+use crate::forged::{send, tunnel};
+use crate::scene::{CLIENT, EIP1, agent, eventually, ping, scene, verdict};
+
+/// Pings with so many bytes, DF clear; ping compares what comes back with what it sent.
+fn whole_again(lab: &Lab, from: &str, to: &str, size: u32) -> Result<()> {
+    let pings = ping(lab, from, &["-c5", "-Mdont", "-s", &size.to_string(), to])?;
+    let intact = pings.received == 5 && !pings.output.contains("wrong data");
+    ensure!(intact, "{from} pings {to} with {size} bytes: {}", pings.output);
+    Ok(())
+}
+
+/// A UDP server that writes down one datagram, however long.
+fn listen(lab: &Lab, at: &str) -> Result<Job> {
+    let mut server = lab.spawn(at, &["socat", "-d", "-d", "-b", "65536", "-u", "UDP-RECV:7004", "-"])?;
+    server.wait_for("starting data transfer loop", Duration::from_secs(3))?;
+    Ok(server)
+}
+
+fn has_received(server: &mut Job, sent: &str) -> Result<()> {
+    let limit = Duration::from_secs(3);
+    eventually(limit, "the datagram arrives", || Ok(server.stdout().len() >= sent.len()))?;
+    ensure!(server.interrupt()? == sent, "what arrived is not what was sent");
+    Ok(())
+}
+
+fn text(size: usize) -> String {
+    ('a'..='z').cycle().take(size).collect()
+}
+
+/// Sends one datagram from the client with DF clear, and compares.
+fn datagram(lab: &Lab, size: usize) -> Result<()> {
+    let (sent, mut server) = (text(size), listen(lab, "pod1a")?);
+    let target = format!("UDP:{EIP1}:7004,ip-mtu-discover=0,shut-none");
+    let script = format!("printf %s {sent} | socat -b 65536 -u - {target}");
+    lab.read("client", &["timeout", "5", "sh", "-c", &script])?;
+    has_received(&mut server, &sent)
+}
+
+fn nothing_was_too_big(lab: &Lab) -> Result<()> {
+    ensure!(verdict(lab, "gw1", "drop_too_big")? == 0, "drop_too_big on the gateway");
+    Ok(())
+}
+
+#[test]
+fn a_full_packet_without_df_arrives_in_fragments() -> Result<()> {
+    let lab = scene("y1-", 1500)?;
+    let wires = [Capture::start(&lab, "client", "eth0")?, Capture::start(&lab, "switch", "worker1")?];
+    whole_again(&lab, "client", EIP1, 1472)?;
+    ensure!(verdict(&lab, "gw1", "fragmented")? == 5, "each was cut once");
+    ensure!(verdict(&lab, "gw1", "to_worker")? >= 10, "and went on in two parts");
+    whole_again(&lab, "pod1a", CLIENT, 1472)?;
+    datagram(&lab, 1472)?;
+    // The client itself sends fragments, of which the first is too long again.
+    whole_again(&lab, "client", EIP1, 4000)?;
+    datagram(&lab, 9000)?;
+    nothing_was_too_big(&lab)?;
+    for wire in wires {
+        let wire = wire.stop()?;
+        wire.are_well_formed("a wire")?;
+        let alien = wire.matching("ip.addr == 10.244.0.0/16 && !geneve")?;
+        ensure!(alien.is_empty(), "a pod's address outside the tunnel: {alien:?}");
+    }
+    Ok(())
+}
+
+/// Sets the MTU of a node's NIC, and waits until the agent there goes by it.
+fn narrow(lab: &Lab, node: &str, nic: &str, what: &str, expected: u64) -> Result<()> {
+    lab.read(node, &["ip", "link", "set", nic, "mtu", "1500"])?;
+    let agent = agent()?;
+    let agent = agent.to_str().context("a UTF-8 path")?;
+    eventually(Duration::from_secs(2), &format!("the {what}'s MTU on {node} is {expected}"), || {
+        let all: Value = serde_json::from_str(&lab.read(node, &[agent, "show", "-o", "json"])?)?;
+        Ok(all[what]["mtu"].as_u64() == Some(expected))
+    })
+}
+
+#[test]
+fn a_jumbo_frame_without_df_crosses_a_narrow_underlay() -> Result<()> {
+    let lab = scene("y2-", 9000)?;
+    for node in ["gw1", "worker1"] {
+        narrow(&lab, node, PRIMARY_NIC, "tunnel", 1450)?;
+    }
+    whole_again(&lab, "client", EIP1, 8900)?;
+    ensure!(verdict(&lab, "gw1", "fragmented")? == 5, "each was cut once");
+    ensure!(verdict(&lab, "gw1", "to_worker")? >= 35, "and went on in seven parts");
+    datagram(&lab, 8900)?;
+    nothing_was_too_big(&lab)
+}
+
+#[test]
+fn a_pods_jumbo_frame_without_df_crosses_a_narrow_external_network() -> Result<()> {
+    let lab = scene("y3-", 9000)?;
+    narrow(&lab, "gw1", EXTERNAL_NIC, "external", 1500)?;
+    let (sent, mut server) = (text(7000), listen(&lab, "client")?);
+    let inner = Ip { dont_fragment: false, ..ip([10, 244, 1, 10], [192, 168, 100, 1]) };
+    // By a socket: a frame that a worker's TC has put into the tunnel comes over a veth as one that the kernel is still to
+    // segment, and does not let itself be cut. No NIC gives such a one.
+    send(&lab, "worker1", "172.18.0.21", &tunnel(&lab)?, &inner.udp(4000, 7004, sent.as_bytes()))?;
+    has_received(&mut server, &sent)?;
+    ensure!(verdict(&lab, "gw1", "fragmented")? == 1, "it was cut");
+    nothing_was_too_big(&lab)
+}
