@@ -33,6 +33,7 @@ fn protocols(list: &mut List, way: Way) {
     };
     one("TCP SYN, MSS 1460", &|port| ip.tcp(port, PORT, &[MaximumSegmentSize(1460)], b""));
     one("TCP SYN, MSS 1200", &|port| ip.tcp(port, PORT, &[MaximumSegmentSize(1200)], b""));
+    one("TCP segment of no connection", &|port| ip.tcp(port, PORT, &[], b"segment"));
     one("UDP", &|port| ip.udp(port, PORT, b"datagram"));
     one("UDP without checksum", &|port| ip.udp_without_checksum(port, PORT, b"datagram"));
     one("SCTP INIT", &|_| ip.raw(132, &SCTP_INIT));
