@@ -41,7 +41,7 @@ enum Part {
 }
 
 /// Programs we call, and the Debian package each is in.
-const TOOLS: [(&str, &str); 20] = [
+const TOOLS: [(&str, &str); 23] = [
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
     ("cc", "gcc"),
@@ -52,6 +52,9 @@ const TOOLS: [(&str, &str); 20] = [
     ("iperf3", "iperf3"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
+    ("ovn-controller", "ovn-host"),
+    ("ovn-nbctl", "ovn-common"),
+    ("ovn-northd", "ovn-central"),
     ("ovs-vswitchd", "openvswitch-switch"),
     ("ping", "iputils-ping"),
     ("prometheus", "prometheus"),
@@ -220,7 +223,7 @@ fn installed(program: &str) -> bool {
     env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())
 }
 
-/// Keeps packages from starting their daemons: we want Open vSwitch's programs, not its service.
+/// Keeps packages from starting their daemons: we want the programs of Open vSwitch and OVN, not their services.
 struct NoServices {
     ours: bool,
 }

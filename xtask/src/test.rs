@@ -14,12 +14,13 @@ use nix::unistd::Uid;
 
 use crate::{build, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, API server, demos.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, OVN, API server, demos.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
   cargo xtask test                everything; what CI runs
   cargo xtask test fmt clippy     only these sections
+  cargo xtask test oracle         the table of our answers next to OVN's
   cargo xtask test rows           builds first, then the packet rows on host, XDP and TC
   cargo xtask test demo           `cargo xtask demo`, plain and with --kube")]
 pub(crate) struct Args {
@@ -48,6 +49,8 @@ enum Section {
     Properties,
     /// End to end in the lab.
     Lab,
+    /// Our answers next to a real OVN's, as a table; it is kept in target/oracle/.
+    Oracle,
     /// A real Kubernetes API server in the lab.
     Kube,
     /// Agents fed by the API server, in the lab.
@@ -75,6 +78,7 @@ impl Section {
             Self::Rows => "packet rows on three engines",
             Self::Properties => "properties",
             Self::Lab => "lab tests",
+            Self::Oracle => "next to OVN",
             Self::Kube => "API server",
             Self::Cluster => "agents on the API server",
             Self::Demo => "demos",
@@ -90,6 +94,7 @@ impl Section {
             | Self::Rows
             | Self::Properties
             | Self::Lab
+            | Self::Oracle
             | Self::Cluster
             | Self::Demo => true,
         }
@@ -121,6 +126,15 @@ impl Section {
                 "--test=lab",
                 "--",
                 "--test-threads=1",
+            ]),
+            Self::Oracle => cargo(&[
+                "test",
+                "--package=gateway-tests",
+                "--release",
+                "--test=oracle",
+                "--",
+                "--test-threads=1",
+                "--nocapture",
             ]),
             Self::Cluster => kube::ensure().and_then(|()| {
                 cargo(&[

@@ -1,7 +1,6 @@
 //! End to end in the lab: real packets through the real programs and agents, real peers at both ends. Needs root, and
 //! `cargo xtask build` before; each test makes its own network namespaces and takes them down.
 
-mod capture;
 mod errors;
 mod events;
 mod fallback;
@@ -11,6 +10,6 @@ mod metrics;
 mod ovs;
 mod policy;
 mod restart;
-use gateway_tests::scene;
+use gateway_tests::{capture, scene};
 mod several;
 mod transfer;

@@ -1,6 +1,7 @@
 //! Captures on both networks, read by tshark with checksum validation.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -9,26 +10,39 @@ use gateway_lab::{Job, Lab};
 /// Frames of one wire kept at most; a transfer of 1 GiB is longer, its end is not looked at.
 const FRAMES: &str = "60000";
 
+/// Captures this process has started; their files are told apart by it.
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
 /// A running capture of one interface.
-pub(crate) struct Capture {
+pub struct Capture {
     job: Job,
     file: PathBuf,
 }
 
 impl Capture {
     /// Captures whole frames in `namespace` on `interface`.
-    pub(crate) fn start(lab: &Lab, namespace: &str, interface: &str) -> Result<Self> {
-        let file = std::env::temp_dir().join(format!(
-            "eip-gateway-{}-{}-{interface}.pcap",
-            std::process::id(),
-            lab.netns(namespace)?
-        ));
+    pub fn start(lab: &Lab, namespace: &str, interface: &str) -> Result<Self> {
+        Self::of(lab, namespace, interface, "inout")
+    }
+
+    /// Captures what arrives on `interface`, and nothing that is sent there.
+    pub fn arriving(lab: &Lab, namespace: &str, interface: &str) -> Result<Self> {
+        Self::of(lab, namespace, interface, "in")
+    }
+
+    fn of(lab: &Lab, namespace: &str, interface: &str, direction: &str) -> Result<Self> {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let name =
+            format!("eip-gateway-{}-{}-{interface}-{number}.pcap", std::process::id(), lab.netns(namespace)?);
+        let file = std::env::temp_dir().join(name);
         let path = file.to_str().context("a UTF-8 path")?;
         let words = [
             "tcpdump",
             "--immediate-mode",
             "-ni",
             interface,
+            "-Q",
+            direction,
             "-s0",
             "-B",
             "32768",
@@ -46,7 +60,7 @@ impl Capture {
     }
 
     /// Ends the capture.
-    pub(crate) fn stop(mut self) -> Result<Frames> {
+    pub fn stop(mut self) -> Result<Frames> {
         // What is on its way is still to be written.
         std::thread::sleep(Duration::from_millis(200));
         let _output = self.job.interrupt()?;
@@ -55,7 +69,7 @@ impl Capture {
 }
 
 /// A finished capture, deleted on drop.
-pub(crate) struct Frames {
+pub struct Frames {
     file: PathBuf,
 }
 
@@ -67,12 +81,25 @@ impl Drop for Frames {
 
 impl Frames {
     /// Summaries of the frames that match a display filter.
-    pub(crate) fn matching(&self, filter: &str) -> Result<Vec<String>> {
+    pub fn matching(&self, filter: &str) -> Result<Vec<String>> {
+        self.tshark(&["-Y", filter])
+    }
+
+    /// The given fields of the frames that match a display filter, as tshark's dissectors read them; a field that a frame
+    /// has several times (in a quote, say) is all its values with commas. `options` are tshark's own.
+    pub fn fields(&self, filter: &str, fields: &[&str], options: &[&str]) -> Result<Vec<Vec<String>>> {
+        let wanted = fields.iter().flat_map(|field| ["-e", *field]);
+        let words: Vec<_> = ["-Y", filter, "-T", "fields"].into_iter().chain(wanted).collect();
+        let lines = self.tshark(&[&words, options].concat())?;
+        Ok(lines.iter().map(|line| line.split('\t').map(ToOwned::to_owned).collect()).collect())
+    }
+
+    fn tshark(&self, words: &[&str]) -> Result<Vec<String>> {
         let output = std::process::Command::new("tshark")
             .args(["-n", "-r"])
             .arg(&self.file)
             .args(VALIDATE)
-            .args(["-Y", filter])
+            .args(words)
             .output()
             .context("tshark is missing: run `cargo xtask setup`")?;
         ensure!(output.status.success(), "tshark: {}", String::from_utf8_lossy(&output.stderr));
@@ -80,7 +107,7 @@ impl Frames {
     }
 
     /// At least one frame was seen, none malformed and none with a wrong checksum.
-    pub(crate) fn are_well_formed(&self, wire: &str) -> Result<()> {
+    pub fn are_well_formed(&self, wire: &str) -> Result<()> {
         ensure!(!self.matching("frame.number == 1")?.is_empty(), "nothing was captured on {wire}");
         let bad = self.matching(BAD)?;
         ensure!(
