@@ -11,6 +11,8 @@ use crate::{build, kube, setup, workspace};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
+  cargo xtask bench program                  time per packet of the XDP programs
+  cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -23,16 +25,28 @@ pub(crate) struct Args {
 
 /// Carries the verb out.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.words.first().is_some_and(|bench| bench == "control") {
-        setup::ensure()?;
-        kube::ensure()?;
-        if workspace::chosen_agent().is_none() {
-            build::all()?;
+    match args.words.first().map(String::as_str) {
+        Some("control") => {
+            setup::ensure()?;
+            kube::ensure()?;
+            if workspace::chosen_agent().is_none() {
+                build::all()?;
+            }
         }
+        Some("program" | "scale") => programs()?,
+        _ => {}
     }
     let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);
     let mut cargo = workspace::cargo();
     cargo.args(["run", "--release", "--package", "gateway-bench", "--"]).args(&args.words);
     workspace::run(cargo.env(AGENT_VARIABLE, agent))?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Builds our programs, and the C programs they are compared with.
+fn programs() -> Result<()> {
+    setup::ensure()?;
+    let clang = setup::ensure_clang()?;
+    build::ebpf()?;
+    build::plain_c(clang)
 }

@@ -2,7 +2,10 @@
 
 mod compare;
 mod control;
+mod packets;
+mod program;
 mod report;
+mod scale;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,6 +17,8 @@ use clap::{Parser, Subcommand};
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
+  cargo xtask bench program                  time per packet of the XDP programs
+  cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json")]
@@ -27,6 +32,8 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    Program(program::Args),
+    Scale(scale::Args),
     Control(control::Args),
     Compare(compare::Args),
 }
@@ -44,7 +51,14 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> Result<()> {
     match &cli.bench {
+        Bench::Program(args) => program::run(args)?.publish(&cli.out),
+        Bench::Scale(args) => scale::run(args)?.publish(&cli.out),
         Bench::Control(args) => control::run(args)?.publish(&cli.out),
         Bench::Compare(args) => compare::run(args),
     }
+}
+
+/// Progress, on standard error.
+fn say(what: &str) {
+    eprintln!("  … {what}");
 }

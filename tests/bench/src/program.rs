@@ -1,0 +1,159 @@
+//! `bench program`: nanoseconds per packet of our XDP programs, next to single steps and to the least that C can do.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use aya::programs::ProgramFd;
+use gateway_common::{tables::MAX_EIPS, verdict::Verdict};
+use gateway_ebpf::datapath::Hook;
+use gateway_tests::{
+    engines::{
+        Kind,
+        kernel::{Kernel, object_path},
+    },
+    fixture::worker1,
+};
+
+use crate::{
+    packets::{
+        candidate::{Candidate, PASS, REDIRECT, SOURCE_PORT, TX},
+        frames::{self, Pair},
+        harness::Harness,
+        plain::{Plain, Program},
+        population::Population,
+        rounds::{Rounds, pin},
+    },
+    report::{Figure, Report},
+    say,
+};
+
+/// Time per packet of the XDP programs, one EIP, everything in the first-level cache.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds, each of them all candidates.
+    #[arg(long, default_value_t = 40)]
+    rounds: u32,
+    /// Packets per candidate and round.
+    #[arg(long, default_value_t = 400_000)]
+    packets: u32,
+    /// Our BPF object: another build, to see what a change costs.
+    #[arg(long)]
+    object: Option<PathBuf>,
+}
+
+const C_IN: &str = "C in, hash";
+const C_OUT: &str = "C out, hash";
+/// What foreign packets on the underlay NIC may take, nanoseconds.
+const FOREIGN_AIM: f64 = 10.0;
+/// P1 and P2: what must be kept, as a ratio to the plain C path.
+const RATIO_MUST: f64 = 1.05;
+
+/// Carries it out.
+pub(crate) fn run(args: &Args) -> Result<Report> {
+    let mut report = Report::new("program");
+    let mut bench = Bench::load(args.object.clone().unwrap_or_else(object_path))?;
+    let cpu = pin()?;
+    report.conditions = conditions(args, cpu);
+    say(&format!("{} rounds of {} packets", args.rounds, args.packets));
+    let candidates = bench.candidates()?;
+    let rounds = Rounds::run(&mut bench.harness, &candidates, (args.rounds, args.packets))?;
+    bench.check_counters(u64::from(args.rounds + 1) * u64::from(args.packets))?;
+    report.figures.push(bench.floor(args)?);
+    report.figures.extend(rounds.figures(&candidates)?);
+    Ok(report)
+}
+
+fn conditions(args: &Args, cpu: usize) -> Vec<String> {
+    vec![
+        format!(
+            "BPF_PROG_TEST_RUN on CPU {cpu}, {} packets per candidate and round. A harness restores the frame and \
+             tail-calls the unmodified program; its own time, measured right before, is subtracted. Processor time of the \
+             thread. One EIP, everything cached.",
+            args.packets
+        ),
+        "Frames of 64 bytes with UDP, in the tunnel 114. Ours with everything on: TTL, all checksums, the outer UDP checksum \
+         written and verified, counters, anti-spoofing."
+            .to_owned(),
+        "C (clang -O2) does one look-up that tells the next hop too, translates, carries checksums, takes from the TTL, \
+         puts the tunnel on or off and redirects: no counters, no outer UDP checksum, no configuration, no path MTU or MSS."
+            .to_owned(),
+    ]
+}
+
+/// All that is loaded.
+struct Bench {
+    harness: Harness,
+    gateway: Kernel,
+    worker: Kernel,
+    plain: Plain,
+}
+
+impl Bench {
+    fn load(object: PathBuf) -> Result<Self> {
+        say("loading");
+        let population = Population::new(1)?;
+        let mut gateway = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
+        gateway.fill(&population.tables())?;
+        let mut worker = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
+        worker.fill(&worker1())?;
+        Ok(Self { harness: Harness::load()?, gateway, worker, plain: Plain::load(population)? })
+    }
+
+    fn ours(&mut self, hook: Hook) -> Result<ProgramFd> {
+        Ok(self.gateway.xdp_fd(hook)?.try_clone()?)
+    }
+
+    fn candidates(&mut self) -> Result<Vec<Candidate>> {
+        let (external, underlay) = (self.ours(Hook::External)?, self.ours(Hook::Underlay)?);
+        let worker = self.worker.xdp_fd(Hook::Underlay)?.try_clone()?;
+        let ours = |name, fd: &ProgramFd, pair: Pair, code| -> Result<Candidate> {
+            Ok(Candidate::new(name, fd.try_clone()?, pair, code))
+        };
+        let mut plain = |name, program, pair: Pair, code| -> Result<Candidate> {
+            Ok(Candidate::new(name, self.plain.fd(program)?, pair, code))
+        };
+        let (inbound, outbound) = (frames::plain_inbound(), frames::outbound());
+        Ok(vec![
+            plain("empty", Program::Empty, frames::untouched(), PASS)?,
+            plain("MAC swap", Program::SwapMacs, frames::swapped(), TX)?,
+            plain("one hash look-up", Program::LookUp, frames::untouched(), TX)?,
+            plain("redirect", Program::Redirect, frames::untouched(), REDIRECT)?,
+            plain(C_IN, Program::InHash, inbound.clone(), REDIRECT)?.free(SOURCE_PORT),
+            ours("in", &external, frames::inbound(), REDIRECT)?.per(C_IN).ratio_below(RATIO_MUST),
+            plain("C in, array", Program::InArray, inbound, REDIRECT)?.free(SOURCE_PORT).per(C_IN),
+            plain(C_OUT, Program::OutHash, outbound.clone(), REDIRECT)?,
+            ours("out", &underlay, outbound.clone(), REDIRECT)?.per(C_OUT).ratio_below(RATIO_MUST),
+            plain("C out, array", Program::OutArray, outbound, REDIRECT)?.per(C_OUT),
+            ours("decapsulation at a worker", &worker, frames::at_worker(), PASS)?.per(C_OUT),
+            ours("ARP reply", &external, frames::who_has(), REDIRECT)?.per(C_IN),
+            ours("foreign, external NIC", &external, frames::foreign_on_external(), PASS)?.per(C_IN),
+            ours("foreign, underlay NIC", &underlay, frames::foreign_on_underlay(), PASS)?
+                .per(C_IN)
+                .net_below(FOREIGN_AIM),
+        ])
+    }
+
+    /// Each packet went the way it was to go.
+    fn check_counters(&self, runs: u64) -> Result<()> {
+        let ends = [
+            (&self.gateway, Verdict::ToWorker),
+            (&self.gateway, Verdict::ToExternal),
+            (&self.worker, Verdict::FromGateway),
+            (&self.gateway, Verdict::ArpReply),
+            (&self.gateway, Verdict::PassNotForUs),
+            (&self.gateway, Verdict::PassNotTunnel),
+        ];
+        for (kernel, verdict) in ends {
+            let counted = kernel.packets(verdict)?;
+            ensure!(counted == runs, "{} counted {counted} packets of {runs}", verdict.name());
+        }
+        Ok(())
+    }
+
+    /// The kernel's test run without a harness.
+    fn floor(&mut self, args: &Args) -> Result<Figure> {
+        let frame = frames::untouched().before;
+        let samples = (0..args.rounds).map(|_| Ok(self.harness.floor(&frame, args.packets)?.ns));
+        Ok(Figure::new("test run, no harness", "ns raw", samples.collect::<Result<_>>()?))
+    }
+}
