@@ -1,5 +1,6 @@
 //! Benchmarks of eip-gateway. `cargo xtask bench` builds what they need and runs them.
 
+mod baseline;
 mod compare;
 mod control;
 mod packets;
@@ -40,22 +41,20 @@ enum Bench {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(&cli).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.bench {
-        Bench::Program(args) => program::run(args)?.publish(&cli.out),
-        Bench::Scale(args) => scale::run(args)?.publish(&cli.out),
-        Bench::Control(args) => control::run(args)?.publish(&cli.out),
-        Bench::Compare(args) => compare::run(args),
+        Bench::Program(args) => return program::run(args, &cli.out),
+        Bench::Scale(args) => scale::run(args)?.publish(&cli.out)?,
+        Bench::Control(args) => control::run(args)?.publish(&cli.out)?,
+        Bench::Compare(args) => compare::run(args)?,
     }
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Progress, on standard error.

@@ -1,6 +1,9 @@
 //! `bench program`: nanoseconds per packet of our XDP programs, next to single steps and to the least that C can do.
 
-use std::path::PathBuf;
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Result, ensure};
 use aya::programs::ProgramFd;
@@ -15,6 +18,7 @@ use gateway_tests::{
 };
 
 use crate::{
+    baseline::Baseline,
     packets::{
         candidate::{Candidate, PASS, REDIRECT, SOURCE_PORT, TX},
         frames::{self, Pair},
@@ -39,7 +43,18 @@ pub(crate) struct Args {
     /// Our BPF object: another build, to see what a change costs.
     #[arg(long)]
     object: Option<PathBuf>,
+    /// Commit to this run's ratios: writes tests/bench/baseline.json.
+    #[arg(long)]
+    save_baseline: bool,
+    /// A quick run against the committed ratios; exit code 3 when one is more than 15 % over. Writes no files.
+    #[arg(long, conflicts_with = "save_baseline")]
+    check: bool,
 }
+
+/// Rounds and packets of a check: ratios need no more, and it takes half a minute.
+const CHECK: (u32, u32) = (9, 200_000);
+/// Exit code of a check that found something slower.
+const SLOWER: u8 = 3;
 
 const C_IN: &str = "C in, hash";
 const C_OUT: &str = "C out, hash";
@@ -48,28 +63,52 @@ const FOREIGN_AIM: f64 = 10.0;
 /// P1 and P2: what must be kept, as a ratio to the plain C path.
 const RATIO_MUST: f64 = 1.05;
 
-/// Carries it out.
-pub(crate) fn run(args: &Args) -> Result<Report> {
+/// Carries it out; results go to `folder`.
+pub(crate) fn run(args: &Args, folder: &Path) -> Result<ExitCode> {
+    let rounds = if args.check { CHECK } else { (args.rounds, args.packets) };
+    let report = measure(args, rounds)?;
+    if args.check {
+        report.print();
+        return check(&report);
+    }
+    if args.save_baseline {
+        Baseline::of(&report).save()?;
+    }
+    report.publish(folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is slower than committed.
+fn check(report: &Report) -> Result<ExitCode> {
+    let committed = Baseline::committed()?;
+    let worse = committed.worse(&Baseline::of(report));
+    println!("compared with {}", committed.source());
+    for line in &worse {
+        println!("warning: slower: {line}");
+    }
+    Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(SLOWER) })
+}
+
+fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
     let mut report = Report::new("program");
     let mut bench = Bench::load(args.object.clone().unwrap_or_else(object_path))?;
     let cpu = pin()?;
-    report.conditions = conditions(args, cpu);
-    say(&format!("{} rounds of {} packets", args.rounds, args.packets));
+    report.conditions = conditions(packets, cpu);
+    say(&format!("{rounds} rounds of {packets} packets"));
     let candidates = bench.candidates()?;
-    let rounds = Rounds::run(&mut bench.harness, &candidates, (args.rounds, args.packets))?;
-    bench.check_counters(u64::from(args.rounds + 1) * u64::from(args.packets))?;
-    report.figures.push(bench.floor(args)?);
-    report.figures.extend(rounds.figures(&candidates)?);
+    let measured = Rounds::run(&mut bench.harness, &candidates, (rounds, packets))?;
+    bench.check_counters(u64::from(rounds + 1) * u64::from(packets))?;
+    report.figures.push(bench.floor(rounds, packets)?);
+    report.figures.extend(measured.figures(&candidates)?);
     Ok(report)
 }
 
-fn conditions(args: &Args, cpu: usize) -> Vec<String> {
+fn conditions(packets: u32, cpu: usize) -> Vec<String> {
     vec![
         format!(
-            "BPF_PROG_TEST_RUN on CPU {cpu}, {} packets per candidate and round. A harness restores the frame and \
+            "BPF_PROG_TEST_RUN on CPU {cpu}, {packets} packets per candidate and round. A harness restores the frame and \
              tail-calls the unmodified program; its own time, measured right before, is subtracted. Processor time of the \
-             thread. One EIP, everything cached.",
-            args.packets
+             thread. One EIP, everything cached."
         ),
         "Frames of 64 bytes with UDP, in the tunnel 114. Ours with everything on: TTL, all checksums, the outer UDP checksum \
          written and verified, counters, anti-spoofing."
@@ -151,9 +190,9 @@ impl Bench {
     }
 
     /// The kernel's test run without a harness.
-    fn floor(&mut self, args: &Args) -> Result<Figure> {
+    fn floor(&mut self, rounds: u32, packets: u32) -> Result<Figure> {
         let frame = frames::untouched().before;
-        let samples = (0..args.rounds).map(|_| Ok(self.harness.floor(&frame, args.packets)?.ns));
+        let samples = (0..rounds).map(|_| Ok(self.harness.floor(&frame, packets)?.ns));
         Ok(Figure::new("test run, no harness", "ns raw", samples.collect::<Result<_>>()?))
     }
 }
