@@ -110,4 +110,9 @@ mod tests {
         now.ratios.clear();
         assert!(committed.worse(&now)[0].starts_with("in / C: not measured any more"));
     }
+
+    #[test]
+    fn the_committed_one_reads() {
+        assert!(Baseline::committed().expect("it reads").ratios.len() > 5);
+    }
 }
