@@ -43,6 +43,9 @@ pub(crate) struct Args {
     /// Our BPF object: another build, to see what a change costs.
     #[arg(long)]
     object: Option<PathBuf>,
+    /// For an experiment that leaves something out: look at neither frames nor counters.
+    #[arg(long, requires = "object")]
+    unchecked: bool,
     /// Commit to this run's ratios: writes tests/bench/baseline.json.
     #[arg(long)]
     save_baseline: bool,
@@ -95,9 +98,14 @@ fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
     let cpu = pin()?;
     report.conditions = conditions(packets, cpu);
     say(&format!("{rounds} rounds of {packets} packets"));
-    let candidates = bench.candidates()?;
+    let mut candidates = bench.candidates()?;
+    candidates.iter_mut().for_each(|candidate| candidate.unchecked = args.unchecked);
     let measured = Rounds::run(&mut bench.harness, &candidates, (rounds, packets))?;
-    bench.check_counters(u64::from(rounds + 1) * u64::from(packets))?;
+    if args.unchecked {
+        report.conditions.push("Unchecked: an experiment that leaves something out.".to_owned());
+    } else {
+        bench.check_counters(u64::from(rounds + 1) * u64::from(packets))?;
+    }
     report.figures.push(bench.floor(rounds, packets)?);
     report.figures.extend(measured.figures(&candidates)?);
     Ok(report)
