@@ -1,8 +1,8 @@
 //! `cargo xtask bench`: builds what the benchmarks need and runs them.
 
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 use gateway_lab::AGENT_VARIABLE;
 
 use crate::{build, kube, setup, workspace};
@@ -11,6 +11,8 @@ use crate::{build, kube, setup, workspace};
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
+  cargo xtask bench program                  time per packet of the XDP programs
+  cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -23,16 +25,48 @@ pub(crate) struct Args {
 
 /// Carries the verb out.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.words.first().is_some_and(|bench| bench == "control") {
-        setup::ensure()?;
-        kube::ensure()?;
-        if workspace::chosen_agent().is_none() {
-            build::all()?;
+    match args.words.first().map(String::as_str) {
+        Some("control") => {
+            setup::ensure()?;
+            kube::ensure()?;
+            if workspace::chosen_agent().is_none() {
+                build::all()?;
+            }
         }
+        Some("program" | "scale") => programs()?,
+        _ => {}
     }
     let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);
-    let mut cargo = workspace::cargo();
-    cargo.args(["run", "--release", "--package", "gateway-bench", "--"]).args(&args.words);
-    workspace::run(cargo.env(AGENT_VARIABLE, agent))?;
+    workspace::run(cargo().args(&args.words).env(AGENT_VARIABLE, agent))?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn cargo() -> Command {
+    let mut cargo = workspace::cargo();
+    cargo.args(["run", "--release", "--package", "gateway-bench", "--"]);
+    cargo
+}
+
+/// Whether the XDP programs are as fast as committed; `false` when one is slower beyond noise.
+///
+/// # Errors
+/// It could not be measured.
+pub(crate) fn check() -> Result<bool> {
+    /// What `bench program --check` ends with when it found something slower.
+    const SLOWER: i32 = 3;
+    programs()?;
+    let status = cargo().args(["program", "--check"]).status().context("starting cargo")?;
+    match status.code() {
+        Some(0) => Ok(true),
+        Some(SLOWER) => Ok(false),
+        _ => bail!("`cargo xtask bench program --check` failed ({status})"),
+    }
+}
+
+/// Builds our programs, and the C programs they are compared with.
+fn programs() -> Result<()> {
+    setup::ensure()?;
+    let clang = setup::ensure_clang()?;
+    build::ebpf()?;
+    build::plain_c(clang)
 }

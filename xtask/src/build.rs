@@ -1,6 +1,10 @@
 //! `cargo xtask build`: the BPF object, then the agent that embeds it.
 
-use std::{fs, path::Path, process::ExitCode};
+use std::{
+    env, fs,
+    path::Path,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context, Result};
 
@@ -40,7 +44,8 @@ pub(crate) fn all() -> Result<()> {
     agent()
 }
 
-fn ebpf() -> Result<()> {
+/// Only the BPF object.
+pub(crate) fn ebpf() -> Result<()> {
     let rustc = BpfRustc::find()?;
     screen::title(&format!("Building the BPF programs with {}", rustc.version()));
     workspace::run(&mut rustc.cargo("build", BUILD_DIR, &[])?)?;
@@ -48,6 +53,23 @@ fn ebpf() -> Result<()> {
     let object = workspace::target().join("ebpf/gateway-ebpf");
     let size = place(&built, &object)?;
     screen::good(&format!("{} ({size} bytes)", shown(&object)));
+    Ok(())
+}
+
+/// What the benchmarks of the data path compare with: C for BPF, beside the BPF object.
+pub(crate) fn plain_c(clang: &str) -> Result<()> {
+    screen::title(&format!("Building the plain C programs with {clang}"));
+    let sources = workspace::root().join("tests/bench/c");
+    // Where a distribution for several architectures has the kernel's headers of this one.
+    let headers = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
+    for name in ["harness", "plain"] {
+        let object = workspace::target().join(format!("ebpf/bench-{name}.o"));
+        let mut command = Command::new(clang);
+        command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]);
+        command.arg(&headers).arg("-c").arg(sources.join(format!("{name}.c"))).arg("-o").arg(&object);
+        workspace::run(&mut command)?;
+        screen::good(&shown(&object));
+    }
     Ok(())
 }
 

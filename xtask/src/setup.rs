@@ -70,6 +70,9 @@ const TOOLS: [(&str, &str); 23] = [
 /// Packages that give a BPF-capable rustc on Debian 12.
 const BPF_RUSTC: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
 
+/// What the benchmarks of the data path need besides: a compiler of C for BPF, of the LLVM that links ours if it can be had.
+const CLANG: [&str; 2] = ["clang-22", "clang"];
+
 /// What is not there yet.
 #[derive(Debug, Default)]
 pub(crate) struct Missing {
@@ -157,6 +160,24 @@ pub(crate) fn ensure() -> Result<()> {
     install(&missing)
 }
 
+/// The compiler of C for BPF; installs it, and libbpf's headers, when it is missing.
+pub(crate) fn ensure_clang() -> Result<&'static str> {
+    let clang = || CLANG.into_iter().find(|clang| installed(clang));
+    let mut missing = Missing::default();
+    if clang().is_none() {
+        missing.packages.insert(CLANG[usize::from(!apt_has(CLANG[0]))]);
+    }
+    if !Path::new("/usr/include/bpf/bpf_helpers.h").is_file() {
+        missing.packages.insert("libbpf-dev");
+    }
+    if !missing.nothing() {
+        screen::title("Setting up: the benchmark compares with C");
+        missing.report();
+        apt(&missing)?;
+    }
+    clang().context("the benchmark compares with C, which clang compiles: install clang and libbpf-dev")
+}
+
 fn install(missing: &Missing) -> Result<()> {
     if !missing.packages.is_empty() {
         apt(missing)?;
@@ -197,16 +218,17 @@ fn apt(missing: &Missing) -> Result<()> {
     screen::title("Installing packages");
     let mut update = Command::new("apt-get");
     workspace::run(update.args(["update", "-qq"]))?;
-    let available = |package: &&str| {
-        let mut cache = Command::new("apt-cache");
-        workspace::output(cache.args(["show", "--quiet=0", package])).is_some_and(|text| !text.is_empty())
-    };
     // A release without Debian 12's rustc-web still gets everything else, and then the other way to a rustc.
-    let packages: Vec<_> = missing.packages.iter().copied().filter(available).collect();
+    let packages: Vec<_> = missing.packages.iter().copied().filter(|package| apt_has(package)).collect();
     let _held = NoServices::begin()?;
     let mut install = Command::new("apt-get");
     install.args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(packages);
     workspace::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn apt_has(package: &str) -> bool {
+    let mut cache = Command::new("apt-cache");
+    workspace::output(cache.args(["show", "--quiet=0", package])).is_some_and(|text| !text.is_empty())
 }
 
 fn like_debian(os_release: &str) -> bool {

@@ -12,9 +12,9 @@ use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
 use nix::unistd::Uid;
 
-use crate::{build, kube, screen, setup, toolchain::BpfRustc, workspace};
+use crate::{bench, build, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, OVN, API server, demos.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, speed, lab tests, OVN, API server, demos.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -47,6 +47,8 @@ enum Section {
     Rows,
     /// Properties of the datapath on the host engine.
     Properties,
+    /// Time per packet of the XDP programs against the committed ratios: warns, never fails.
+    Speed,
     /// End to end in the lab.
     Lab,
     /// Our answers next to a real OVN's, as a table; it is kept in target/oracle/.
@@ -63,6 +65,8 @@ enum Outcome {
     Passed,
     /// Not run, with the reason.
     NotRun(String),
+    /// Run, and found something to look at that is no failure.
+    Warned(String),
     Failed(String),
 }
 
@@ -77,6 +81,7 @@ impl Section {
             Self::Unit => "unit tests",
             Self::Rows => "packet rows on three engines",
             Self::Properties => "properties",
+            Self::Speed => "speed of the XDP programs",
             Self::Lab => "lab tests",
             Self::Oracle => "next to OVN",
             Self::Kube => "API server",
@@ -88,7 +93,7 @@ impl Section {
     /// Whether it compiles or runs what `build` makes.
     fn needs_build(self) -> bool {
         match self {
-            Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny | Self::Kube => false,
+            Self::Fmt | Self::Build | Self::ClippyBpf | Self::Deny | Self::Speed | Self::Kube => false,
             Self::Clippy
             | Self::Unit
             | Self::Rows
@@ -119,6 +124,7 @@ impl Section {
             ]),
             Self::Rows => cargo(&["test", "--package=gateway-tests", "--release", "--test=rows"]),
             Self::Properties => cargo(&["test", "--package=gateway-tests", "--release", "--test=properties"]),
+            Self::Speed => return Ok(speed()),
             Self::Lab => cargo(&[
                 "test",
                 "--package=gateway-tests",
@@ -177,7 +183,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         };
         match &outcome {
             Outcome::Passed => screen::good(section.title()),
-            Outcome::NotRun(reason) => screen::note(reason),
+            Outcome::NotRun(reason) | Outcome::Warned(reason) => screen::note(reason),
             Outcome::Failed(reason) => screen::bad(reason),
         }
         results.push((section, outcome, since.elapsed()));
@@ -248,6 +254,19 @@ fn deny() -> Result<Outcome> {
     Ok(Outcome::Passed)
 }
 
+/// Speed is no failure: a busy machine is slow, and one that cannot measure has said so.
+fn speed() -> Outcome {
+    match bench::check() {
+        Ok(true) => Outcome::Passed,
+        Ok(false) => Outcome::Warned(
+            "a program is more than 15 % slower than tests/bench/baseline.json says, as a ratio to plain C: see above; \
+             `cargo xtask bench program --save-baseline` if that is meant"
+                .to_owned(),
+        ),
+        Err(error) => Outcome::NotRun(format!("speed was not measured: {error:#}")),
+    }
+}
+
 fn summary(results: &[(Section, Outcome, Duration)]) {
     screen::title("── summary ");
     let mut table = Table::new();
@@ -256,6 +275,7 @@ fn summary(results: &[(Section, Outcome, Duration)]) {
         let word = match outcome {
             Outcome::Passed => "passed",
             Outcome::NotRun(_) => "not run",
+            Outcome::Warned(_) => "WARNING",
             Outcome::Failed(_) => "FAILED",
         };
         table.add_row([section.title().to_owned(), word.to_owned(), format!("{:.1}", time.as_secs_f64())]);

@@ -65,7 +65,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 fn change(before: &Figure, after: &Figure) -> Change {
     let (was, is) = (before.percentile(50), after.percentile(50));
     let within = |value: f64, of: &Figure| of.percentile(25) <= value && value <= of.percentile(75);
-    let near = (is - was).abs() <= NOISE * was;
+    let near = (is - was).abs() <= NOISE * was.abs();
     if near
         || (before.samples.len() > 1 && within(is, before))
         || (after.samples.len() > 1 && within(was, after))

@@ -23,7 +23,10 @@ use self::{
     load::{Load, MEASURED_POD},
     probe::Probe,
 };
-use crate::report::{Figure, Report, Statistic};
+use crate::{
+    report::{Figure, Report, Statistic},
+    say,
+};
 
 /// From the annotate call to the first packet, with 0, 1,000 and 10,000 EIPs bound; memory; time to be in sync.
 #[derive(clap::Args)]
@@ -200,9 +203,4 @@ impl Bench {
             .push(Figure::new(name, "s", vec![since.elapsed().as_secs_f64()]).aim(Statistic::Max, 24.0));
         Ok(())
     }
-}
-
-/// Progress, on standard error.
-fn say(what: &str) {
-    eprintln!("  … {what}");
 }

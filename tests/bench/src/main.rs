@@ -1,8 +1,12 @@
 //! Benchmarks of eip-gateway. `cargo xtask bench` builds what they need and runs them.
 
+mod baseline;
 mod compare;
 mod control;
+mod packets;
+mod program;
 mod report;
+mod scale;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -14,6 +18,8 @@ use clap::{Parser, Subcommand};
 #[command(name = "cargo xtask bench", bin_name = "cargo xtask bench", arg_required_else_help = true)]
 #[command(after_help = "\
 Examples:
+  cargo xtask bench program                  time per packet of the XDP programs
+  cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json")]
@@ -27,24 +33,31 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Bench {
+    Program(program::Args),
+    Scale(scale::Args),
     Control(control::Args),
     Compare(compare::Args),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match run(&cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("error: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    run(&cli).unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }
 
-fn run(cli: &Cli) -> Result<()> {
+fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.bench {
-        Bench::Control(args) => control::run(args)?.publish(&cli.out),
-        Bench::Compare(args) => compare::run(args),
+        Bench::Program(args) => return program::run(args, &cli.out),
+        Bench::Scale(args) => scale::run(args)?.publish(&cli.out)?,
+        Bench::Control(args) => control::run(args)?.publish(&cli.out)?,
+        Bench::Compare(args) => compare::run(args)?,
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Progress, on standard error.
+fn say(what: &str) {
+    eprintln!("  … {what}");
 }

@@ -135,12 +135,17 @@ impl Report {
             .with_context(|| format!("{} is not what a benchmark wrote", path.display()))
     }
 
-    /// Prints the table, and writes `NAME.json`, `NAME.md` and `NAME.svg` into a folder.
-    pub(crate) fn publish(&self, folder: &Path) -> Result<()> {
+    /// Prints the table.
+    pub(crate) fn print(&self) {
         let mut table = Table::new();
         table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(HEADER);
         table.add_rows(self.figures.iter().map(Figure::cells));
         println!("{table}");
+    }
+
+    /// Prints the table, and writes `NAME.json`, `NAME.md` and `NAME.svg` into a folder.
+    pub(crate) fn publish(&self, folder: &Path) -> Result<()> {
+        self.print();
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
         let path = |extension: &str| folder.join(format!("{}.{extension}", self.bench));
         let json = serde_json::to_string_pretty(self)? + "\n";

@@ -1,13 +1,13 @@
 //! The loaded programs, driven by BPF_PROG_TEST_RUN (Documentation/bpf/bpf_prog_run.rst).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, MapData, PerCpuArray};
-use aya::programs::{SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_common::tables::{Config, EipCounter, Internal, MAX_EIPS, VerdictCounter, name};
 use gateway_common::verdict::Verdict;
@@ -44,13 +44,24 @@ impl Kernel {
     /// # Errors
     /// No object, no privilege, or the verifier refuses.
     pub fn load(kind: Kind) -> Result<Self> {
+        Self::load_from(&object_path(), kind, MAX_EIPS)
+    }
+
+    /// The same for another object, with room for so many EIPs.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    pub fn load_from(path: &Path, kind: Kind, eips: u32) -> Result<Self> {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own")?;
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
         ensure!(up.success(), "ip link set lo up: {up}");
-        let path = object_path();
-        let bytes = std::fs::read(&path)
+        let bytes = std::fs::read(path)
             .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
-        let mut object = EbpfLoader::new().map_max_entries(name::EIP_COUNTERS, MAX_EIPS).load(&bytes)?;
+        let mut loader = EbpfLoader::new();
+        for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
+            loader.map_max_entries(table, eips);
+        }
+        let mut object = loader.load(&bytes)?;
         for hook in [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress] {
             match (kind, program(kind, hook)) {
                 (Kind::Xdp, Some(program)) => xdp(&mut object, program)?.load()?,
@@ -61,7 +72,35 @@ impl Kernel {
         Ok(Self { object, kind })
     }
 
-    fn fill(&mut self, tables: &Tables) -> Result<()> {
+    /// The XDP program of a hook, for a tail call.
+    ///
+    /// # Errors
+    /// There is none, or this engine has loaded others.
+    pub fn xdp_fd(&mut self, hook: Hook) -> Result<&ProgramFd> {
+        let name = program(Kind::Xdp, hook).context("no program at this hook")?;
+        Ok(xdp(&mut self.object, name)?.fd()?)
+    }
+
+    /// Every map of the object.
+    pub fn maps(&self) -> impl Iterator<Item = (&str, &Map)> {
+        self.object.maps()
+    }
+
+    /// Packets counted under a verdict.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn packets(&self, verdict: Verdict) -> Result<u64> {
+        let rows: PerCpuArray<_, VerdictCounter> =
+            PerCpuArray::try_from(self.object.map(name::VERDICTS).context(name::VERDICTS)?)?;
+        Ok(VerdictCounter::total(rows.get(&verdict.row(), 0)?.iter()).packets)
+    }
+
+    /// Replaces the contents of the tables.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn fill(&mut self, tables: &Tables) -> Result<()> {
         let map = |object: &mut Ebpf, name| {
             object.map_mut(name).map(drop).with_context(|| format!("no map {name}"))
         };

@@ -1,0 +1,206 @@
+//! `bench program`: nanoseconds per packet of our XDP programs, next to single steps and to the least that C can do.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::{Result, ensure};
+use aya::programs::ProgramFd;
+use gateway_common::{tables::MAX_EIPS, verdict::Verdict};
+use gateway_ebpf::datapath::Hook;
+use gateway_tests::{
+    engines::{
+        Kind,
+        kernel::{Kernel, object_path},
+    },
+    fixture::worker1,
+};
+
+use crate::{
+    baseline::Baseline,
+    packets::{
+        candidate::{Candidate, PASS, REDIRECT, SOURCE_PORT, TX},
+        frames::{self, Pair},
+        harness::Harness,
+        plain::{Plain, Program},
+        population::Population,
+        rounds::{Rounds, pin},
+    },
+    report::{Figure, Report},
+    say,
+};
+
+/// Time per packet of the XDP programs, one EIP, everything in the first-level cache.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Rounds, each of them all candidates.
+    #[arg(long, default_value_t = 40)]
+    rounds: u32,
+    /// Packets per candidate and round.
+    #[arg(long, default_value_t = 400_000)]
+    packets: u32,
+    /// Our BPF object: another build, to see what a change costs.
+    #[arg(long)]
+    object: Option<PathBuf>,
+    /// For an experiment that leaves something out: look at neither frames nor counters.
+    #[arg(long, requires = "object")]
+    unchecked: bool,
+    /// Commit to this run's ratios: writes tests/bench/baseline.json.
+    #[arg(long)]
+    save_baseline: bool,
+    /// A quick run against the committed ratios; exit code 3 when one is more than 15 % over. Writes no files.
+    #[arg(long, conflicts_with = "save_baseline")]
+    check: bool,
+}
+
+/// Rounds and packets of a check: ratios need no more, and it takes half a minute.
+const CHECK: (u32, u32) = (9, 200_000);
+/// Exit code of a check that found something slower.
+const SLOWER: u8 = 3;
+
+const C_IN: &str = "C in, hash";
+const C_OUT: &str = "C out, hash";
+/// What foreign packets on the underlay NIC may take, nanoseconds.
+const FOREIGN_AIM: f64 = 10.0;
+/// P1 and P2: what must be kept, as a ratio to the plain C path.
+const RATIO_MUST: f64 = 1.05;
+
+/// Carries it out; results go to `folder`.
+pub(crate) fn run(args: &Args, folder: &Path) -> Result<ExitCode> {
+    let rounds = if args.check { CHECK } else { (args.rounds, args.packets) };
+    let report = measure(args, rounds)?;
+    if args.check {
+        report.print();
+        return check(&report);
+    }
+    if args.save_baseline {
+        Baseline::of(&report).save()?;
+    }
+    report.publish(folder)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Says what is slower than committed.
+fn check(report: &Report) -> Result<ExitCode> {
+    let committed = Baseline::committed()?;
+    let worse = committed.worse(&Baseline::of(report));
+    println!("compared with {}", committed.source());
+    for line in &worse {
+        println!("warning: slower: {line}");
+    }
+    Ok(if worse.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(SLOWER) })
+}
+
+fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
+    let mut report = Report::new("program");
+    let mut bench = Bench::load(args.object.clone().unwrap_or_else(object_path))?;
+    let cpu = pin()?;
+    report.conditions = conditions(packets, cpu);
+    say(&format!("{rounds} rounds of {packets} packets"));
+    let mut candidates = bench.candidates()?;
+    candidates.iter_mut().for_each(|candidate| candidate.unchecked = args.unchecked);
+    let measured = Rounds::run(&mut bench.harness, &candidates, (rounds, packets))?;
+    if args.unchecked {
+        report.conditions.push("Unchecked: an experiment that leaves something out.".to_owned());
+    } else {
+        bench.check_counters(u64::from(rounds + 1) * u64::from(packets))?;
+    }
+    report.figures.push(bench.floor(rounds, packets)?);
+    report.figures.extend(measured.figures(&candidates)?);
+    Ok(report)
+}
+
+fn conditions(packets: u32, cpu: usize) -> Vec<String> {
+    vec![
+        format!(
+            "BPF_PROG_TEST_RUN on CPU {cpu}, {packets} packets per candidate and round. A harness restores the frame and \
+             tail-calls the unmodified program; its own time, measured right before, is subtracted. Processor time of the \
+             thread. One EIP, everything cached."
+        ),
+        "Frames of 64 bytes with UDP, in the tunnel 114. Ours with everything on: TTL, all checksums, the outer UDP checksum \
+         written and verified, counters, anti-spoofing."
+            .to_owned(),
+        "C (clang -O2) does one look-up that tells the next hop too, translates, carries checksums, takes from the TTL, \
+         puts the tunnel on or off and redirects: no counters, no outer UDP checksum, no configuration, no path MTU or MSS."
+            .to_owned(),
+    ]
+}
+
+/// All that is loaded.
+struct Bench {
+    harness: Harness,
+    gateway: Kernel,
+    worker: Kernel,
+    plain: Plain,
+}
+
+impl Bench {
+    fn load(object: PathBuf) -> Result<Self> {
+        say("loading");
+        let population = Population::new(1)?;
+        let mut gateway = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
+        gateway.fill(&population.tables())?;
+        let mut worker = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
+        worker.fill(&worker1())?;
+        Ok(Self { harness: Harness::load()?, gateway, worker, plain: Plain::load(population)? })
+    }
+
+    fn ours(&mut self, hook: Hook) -> Result<ProgramFd> {
+        Ok(self.gateway.xdp_fd(hook)?.try_clone()?)
+    }
+
+    fn candidates(&mut self) -> Result<Vec<Candidate>> {
+        let (external, underlay) = (self.ours(Hook::External)?, self.ours(Hook::Underlay)?);
+        let worker = self.worker.xdp_fd(Hook::Underlay)?.try_clone()?;
+        let ours = |name, fd: &ProgramFd, pair: Pair, code| -> Result<Candidate> {
+            Ok(Candidate::new(name, fd.try_clone()?, pair, code))
+        };
+        let mut plain = |name, program, pair: Pair, code| -> Result<Candidate> {
+            Ok(Candidate::new(name, self.plain.fd(program)?, pair, code))
+        };
+        let (inbound, outbound) = (frames::plain_inbound(), frames::outbound());
+        Ok(vec![
+            plain("empty", Program::Empty, frames::untouched(), PASS)?,
+            plain("MAC swap", Program::SwapMacs, frames::swapped(), TX)?,
+            plain("one hash look-up", Program::LookUp, frames::untouched(), TX)?,
+            plain("redirect", Program::Redirect, frames::untouched(), REDIRECT)?,
+            plain(C_IN, Program::InHash, inbound.clone(), REDIRECT)?.free(SOURCE_PORT),
+            ours("in", &external, frames::inbound(), REDIRECT)?.per(C_IN).ratio_below(RATIO_MUST),
+            plain("C in, array", Program::InArray, inbound, REDIRECT)?.free(SOURCE_PORT).per(C_IN),
+            plain(C_OUT, Program::OutHash, outbound.clone(), REDIRECT)?,
+            ours("out", &underlay, outbound.clone(), REDIRECT)?.per(C_OUT).ratio_below(RATIO_MUST),
+            plain("C out, array", Program::OutArray, outbound, REDIRECT)?.per(C_OUT),
+            ours("decapsulation at a worker", &worker, frames::at_worker(), PASS)?.per(C_OUT),
+            ours("ARP reply", &external, frames::who_has(), REDIRECT)?.per(C_IN),
+            ours("foreign, external NIC", &external, frames::foreign_on_external(), PASS)?.per(C_IN),
+            ours("foreign, underlay NIC", &underlay, frames::foreign_on_underlay(), PASS)?
+                .per(C_IN)
+                .net_below(FOREIGN_AIM),
+        ])
+    }
+
+    /// Each packet went the way it was to go.
+    fn check_counters(&self, runs: u64) -> Result<()> {
+        let ends = [
+            (&self.gateway, Verdict::ToWorker),
+            (&self.gateway, Verdict::ToExternal),
+            (&self.worker, Verdict::FromGateway),
+            (&self.gateway, Verdict::ArpReply),
+            (&self.gateway, Verdict::PassNotForUs),
+            (&self.gateway, Verdict::PassNotTunnel),
+        ];
+        for (kernel, verdict) in ends {
+            let counted = kernel.packets(verdict)?;
+            ensure!(counted == runs, "{} counted {counted} packets of {runs}", verdict.name());
+        }
+        Ok(())
+    }
+
+    /// The kernel's test run without a harness.
+    fn floor(&mut self, rounds: u32, packets: u32) -> Result<Figure> {
+        let frame = frames::untouched().before;
+        let samples = (0..rounds).map(|_| Ok(self.harness.floor(&frame, packets)?.ns));
+        Ok(Figure::new("test run, no harness", "ns raw", samples.collect::<Result<_>>()?))
+    }
+}
