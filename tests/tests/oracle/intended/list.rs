@@ -5,9 +5,6 @@ use crate::compare::PACKETS;
 
 const NONE: &str = "none";
 
-/// What becomes of packets from outside that are too big for the tunnel and may be fragmented.
-const TOO_BIG_TO_POD: &str = NONE;
-
 /// Every difference that we intend.
 pub(crate) const ALL: &[Intended] = &[
     Intended {
@@ -104,10 +101,10 @@ pub(crate) const ALL: &[Intended] = &[
         ],
     },
     Intended {
-        reason: "Too big, and to be fragmented. OVN drops it.",
+        reason: "Too big, and fragmented by the gateway. OVN drops it.",
         cases: &[(
             &["in: 1451 bytes, no DF", "in: 1500 bytes, no DF"],
-            &[("pod", PACKETS, TOO_BIG_TO_POD, NONE)],
+            &[("pod", PACKETS, "fragment at 0, TTL 62 + fragment at 178, TTL 62", NONE)],
         )],
     },
     Intended {
