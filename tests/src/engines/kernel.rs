@@ -35,16 +35,42 @@ pub fn object_path() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/gateway-ebpf"))
 }
 
+/// The programs of the object.
+pub const PROGRAMS: [&str; 6] =
+    ["xdp_external", "xdp_underlay", "tc_external", "tc_underlay", "tc_underlay_egress", "tc_router_port"];
+
+fn open() -> Result<Ebpf> {
+    let path = object_path();
+    let bytes = std::fs::read(&path)
+        .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
+    Ok(EbpfLoader::new().map_max_entries(name::EIP_COUNTERS, MAX_EIPS).load(&bytes)?)
+}
+
+/// Loads one program alone; how many instructions the verifier went through until it was content.
+///
+/// # Errors
+/// No object, no privilege, or the verifier refuses: then with the end of what it says.
+pub fn verified_instructions(program: &str) -> Result<u32> {
+    let mut object = open()?;
+    let info = if program.starts_with("xdp") {
+        let program = xdp(&mut object, program)?;
+        program.load()?;
+        program.info()?
+    } else {
+        let program = classifier(&mut object, program)?;
+        program.load()?;
+        program.info()?
+    };
+    info.verified_instruction_count().context("this kernel does not tell")
+}
+
 impl Kernel {
     /// Loads the object and verifies the programs of a kind.
     ///
     /// # Errors
     /// No object, no privilege, or the verifier refuses.
     pub fn load(kind: Kind) -> Result<Self> {
-        let path = object_path();
-        let bytes = std::fs::read(&path)
-            .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
-        let mut object = EbpfLoader::new().map_max_entries(name::EIP_COUNTERS, MAX_EIPS).load(&bytes)?;
+        let mut object = open()?;
         for hook in [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress] {
             match (kind, program(kind, hook)) {
                 (Kind::Xdp, Some(program)) => xdp(&mut object, program)?.load()?,
