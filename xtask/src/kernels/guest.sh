@@ -12,7 +12,10 @@ exec </dev/null >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 raw
 echo "@up"
 sh /run/eip-gateway-vm/command.sh
-echo "@exit $?"
+code=$?
+# The command may have left a line unfinished.
+echo
+echo "@exit $code"
 # Until the port has sent it.
 sleep 1
 echo o >/proc/sysrq-trigger

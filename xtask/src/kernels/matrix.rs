@@ -120,7 +120,7 @@ fn script() -> Result<String> {
         let words: String = step.words.iter().map(|word| format!(" {}", quoted(word))).collect();
         write!(
             script,
-            "echo '{BEGIN}{}'\ntimeout -k 5 {} {}{words} --test-threads=1 --nocapture\necho \"{END}$?\"\n",
+            "echo '{BEGIN}{}'\ntimeout -k 5 {} {}{words} --test-threads=1 --nocapture\ncode=$?\necho\necho \"{END}$code\"\n",
             step.title,
             step.limit.as_secs(),
             quoted(binary),
