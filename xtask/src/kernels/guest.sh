@@ -8,6 +8,8 @@ mount -t bpf bpf /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
 ip link set lo up
+# Elsewhere opening /dev/net/tun loads it, here the file is not there before.
+modprobe tun
 exec </dev/null >/dev/ttyS1 2>&1
 stty -F /dev/ttyS1 raw
 echo "@up"
