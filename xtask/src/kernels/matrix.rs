@@ -41,19 +41,19 @@ const STEPS: [Step; 5] = [
         title: "kernel's geneve device",
         suite: "lab",
         words: &["--ignored", "peers::geneve"],
-        limit: MINUTE.saturating_mul(10),
+        limit: MINUTE.saturating_mul(20),
     },
     Step {
         title: "kernel's Open vSwitch",
         suite: "lab",
         words: &["--ignored", "ovs::kernel"],
-        limit: MINUTE.saturating_mul(10),
+        limit: MINUTE.saturating_mul(20),
     },
     Step {
         title: "xdpdump",
         suite: "lab",
         words: &["--ignored", "xdpdump::"],
-        limit: MINUTE.saturating_mul(10),
+        limit: MINUTE.saturating_mul(20),
     },
 ];
 
