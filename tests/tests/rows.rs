@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use gateway_tests::engines::host::{self, Host};
-use gateway_tests::engines::kernel::Kernel;
+use gateway_tests::engines::kernel::{self, Kernel};
 use gateway_tests::engines::{Engine, Kind};
 use gateway_tests::rows;
 
@@ -45,6 +45,26 @@ fn loaded_xdp_programs() {
 #[test]
 fn loaded_tc_programs() {
     check(&mut Kernel::load(Kind::Tc).expect("the TC programs load"));
+}
+
+#[test]
+fn the_verifier_accepts_every_program() {
+    let mut refused = String::new();
+    for program in kernel::PROGRAMS {
+        match kernel::verified_instructions(program) {
+            Ok(count) => println!("{program}: {count} instructions verified"),
+            Err(error) => {
+                let _ = write!(refused, "\n{program}:\n{}\n", tail(&format!("{error:#}"), 60));
+            }
+        }
+    }
+    assert!(refused.is_empty(), "this kernel refuses:\n{refused}");
+}
+
+/// A verifier's log ends with what it objects to.
+fn tail(log: &str, count: usize) -> String {
+    let lines: Vec<_> = log.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The developer's one door: `cargo xtask setup|build|lab|demo|test|bench`. One file a verb.
+//! The developer's one door: `cargo xtask setup|build|lab|demo|test|bench|kernels`. One file a verb.
 
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod bench;
 mod build;
 mod demo;
+mod kernels;
 mod kube;
 mod lab;
 mod screen;
@@ -31,6 +32,7 @@ enum Verb {
     Lab(lab::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Kernels(kernels::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Kernels(args) => kernels::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         screen::failure(&format!("{error:#}"));

@@ -13,7 +13,7 @@ use clap::ValueEnum;
 use nix::unistd::Uid;
 
 use crate::{
-    kube, screen,
+    kernels, kube, screen,
     toolchain::{self, BpfRustc, LINKER_VERSION, RUSTC_REMEDY},
     workspace,
 };
@@ -24,6 +24,7 @@ use crate::{
 Examples:
   cargo xtask setup             install what is missing (Debian and its relatives, as root)
   cargo xtask setup kube        build the Kubernetes programs of the tests, once (needs Go)
+  cargo xtask setup kernels     install what boots other kernels in virtual machines
   cargo xtask setup --check     only say what is missing; exit code 1 when something is")]
 pub(crate) struct Args {
     /// Something that only some tests need, instead.
@@ -38,6 +39,8 @@ pub(crate) struct Args {
 enum Part {
     /// kube-apiserver, its controllers, kubectl and kwok, built from source into the user's cache.
     Kube,
+    /// QEMU, virtiofsd, busybox and xdp-tools, for the tests on other kernels.
+    Kernels,
 }
 
 /// Programs we call, and the Debian package each is in.
@@ -131,8 +134,10 @@ impl Missing {
 
 /// Carries the verb out.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if args.part == Some(Part::Kube) {
-        return kube::run(args.check);
+    match args.part {
+        Some(Part::Kube) => return kube::run(args.check),
+        Some(Part::Kernels) => return kernels(args.check),
+        None => {}
     }
     let missing = Missing::find();
     if missing.nothing() {
@@ -146,6 +151,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         return Ok(ExitCode::FAILURE);
     }
     install(&missing)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn kernels(check: bool) -> Result<ExitCode> {
+    let missing = kernels::missing();
+    if missing.is_empty() {
+        screen::good("what the tests on other kernels need is installed");
+    } else if check {
+        screen::note(&format!("packages: {}", missing.join(" ")));
+        return Ok(ExitCode::FAILURE);
+    } else {
+        kernels::setup()?;
+    }
     Ok(ExitCode::SUCCESS)
 }
 
@@ -215,16 +233,26 @@ fn apt(missing: &Missing) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!("installing packages needs root: sudo apt-get install --no-install-recommends {list}");
     }
+    // A release without Debian 12's rustc-web still gets everything else, and then the other way to a rustc.
+    let packages: Vec<_> = missing.packages.iter().copied().collect();
+    install_packages(&packages)
+}
+
+/// Installs those of the packages that this release has. Needs root.
+pub(crate) fn install_packages(packages: &[&str]) -> Result<()> {
     screen::title("Installing packages");
     let mut update = Command::new("apt-get");
-    workspace::run(update.args(["update", "-qq"]))?;
-    // A release without Debian 12's rustc-web still gets everything else, and then the other way to a rustc.
-    let packages: Vec<_> = missing.packages.iter().copied().filter(|package| apt_has(package)).collect();
+    workspace::run(update.args(["update", "-qq", "-o", LOCK_TIMEOUT]))?;
+    let available = packages.iter().filter(|package| apt_has(package));
     let _held = NoServices::begin()?;
     let mut install = Command::new("apt-get");
-    install.args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "--no-install-recommends"]).args(packages);
+    install.args(["install", "-y", "-qq", "-o", "Dpkg::Use-Pty=0", "-o", LOCK_TIMEOUT]);
+    install.arg("--no-install-recommends").args(available);
     workspace::run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
+
+/// Seconds to wait for another apt.
+const LOCK_TIMEOUT: &str = "DPkg::Lock::Timeout=300";
 
 fn apt_has(package: &str) -> bool {
     let mut cache = Command::new("apt-cache");
@@ -239,7 +267,7 @@ fn like_debian(os_release: &str) -> bool {
 }
 
 /// Whether a program is in the path or where administrators' programs are.
-fn installed(program: &str) -> bool {
+pub(crate) fn installed(program: &str) -> bool {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin"].map(PathBuf::from);
     env::split_paths(&path).chain(system).any(|dir| dir.join(program).is_file())

@@ -12,7 +12,7 @@ use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
 use nix::unistd::Uid;
 
-use crate::{bench, build, kube, screen, setup, toolchain::BpfRustc, workspace};
+use crate::{bench, build, kernels, kube, screen, setup, toolchain::BpfRustc, workspace};
 
 /// Run every check: format, lints, unit tests, packet rows on three engines, properties, speed, lab tests, OVN, API server, demos.
 #[derive(clap::Args)]
@@ -22,7 +22,8 @@ Examples:
   cargo xtask test fmt clippy     only these sections
   cargo xtask test oracle         the table of our answers next to OVN's
   cargo xtask test rows           builds first, then the packet rows on host, XDP and TC
-  cargo xtask test demo           `cargo xtask demo`, plain and with --kube")]
+  cargo xtask test demo           `cargo xtask demo`, plain and with --kube
+  cargo xtask test kernels        on Debian's 6.1 and 6.12 kernels, in virtual machines; only when asked for")]
 pub(crate) struct Args {
     /// Only these sections, and what they need.
     sections: Vec<Section>,
@@ -59,6 +60,8 @@ enum Section {
     Cluster,
     /// Both demos: plain, and the session on a real API server.
     Demo,
+    /// Rows, lab and the kernel's own tunnels on other kernels, in virtual machines. Only when asked for.
+    Kernels,
 }
 
 enum Outcome {
@@ -87,6 +90,7 @@ impl Section {
             Self::Kube => "API server",
             Self::Cluster => "agents on the API server",
             Self::Demo => "demos",
+            Self::Kernels => "other kernels",
         }
     }
 
@@ -101,7 +105,8 @@ impl Section {
             | Self::Lab
             | Self::Oracle
             | Self::Cluster
-            | Self::Demo => true,
+            | Self::Demo
+            | Self::Kernels => true,
         }
     }
 
@@ -158,6 +163,7 @@ impl Section {
             Self::Kube => kube::ensure()
                 .and_then(|()| cargo(&["test", "--package=gateway-apiserver", "--", "--test-threads=1"])),
             Self::Demo => demo(&[]).and_then(|()| demo(&["--kube"])),
+            Self::Kernels => kernels::matrix::run(),
         }?;
         Ok(Outcome::Passed)
     }
@@ -213,7 +219,8 @@ fn usable(root: bool, kernel: &str) -> Result<()> {
 fn selection(asked: &[Section]) -> Vec<Section> {
     let needs_build = asked.iter().any(|section| section.needs_build());
     let wanted = |section: &Section| {
-        asked.is_empty() || asked.contains(section) || (needs_build && *section == Section::Build)
+        let by_default = asked.is_empty() && *section != Section::Kernels;
+        by_default || asked.contains(section) || (needs_build && *section == Section::Build)
     };
     Section::value_variants().iter().copied().filter(wanted).collect()
 }
@@ -301,6 +308,7 @@ mod tests {
     fn a_section_brings_the_build_it_needs() {
         assert_eq!(selection(&[Section::Rows]), [Section::Build, Section::Rows]);
         assert_eq!(selection(&[Section::Fmt]), [Section::Fmt]);
-        assert_eq!(selection(&[]), Section::value_variants());
+        let kernels = selection(&[]).contains(&Section::Kernels);
+        assert!(!kernels && selection(&[]).len() == Section::value_variants().len() - 1);
     }
 }

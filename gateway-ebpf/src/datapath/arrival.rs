@@ -9,6 +9,7 @@ use gateway_common::wire::{eth, ipv4};
 
 use super::geneve::{self, L4Sum};
 use super::packet::Packet;
+use super::zeroed::Zeroed;
 use super::{Env, Frame, Outcome, Step};
 
 /// Offset of the outer addresses.
@@ -181,14 +182,10 @@ fn whole_sum<F: Frame>(frame: &F) -> Option<Sum> {
     None
 }
 
-/// Aligned, so that BPF reads it by words.
-#[repr(align(8))]
-struct Chunk([u8; CHUNK]);
-
 /// The sum of the 32-bit words of `len` bytes at offset `at`, the last one padded with zeros.
 #[inline(always)]
 fn chunk<F: Frame>(frame: &F, at: usize, len: usize) -> Option<u64> {
-    let mut bytes = Chunk([0; CHUNK]);
+    let mut bytes = Zeroed::<CHUNK>::new();
     frame.copy(at, len, &mut bytes.0)?;
     let words = bytes.0.as_chunks::<4>().0;
     Some(words.iter().fold(0, |sum, word| sum + u64::from(u32::from_ne_bytes(*word))))

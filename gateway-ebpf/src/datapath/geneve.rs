@@ -11,6 +11,7 @@ use gateway_common::wire::geneve::{self, INNER_IP};
 use gateway_common::wire::{eth, icmp, ipv4, l4};
 
 use super::packet::Packet;
+use super::zeroed::Zeroed;
 use super::{Action, Env, Exit, Frame, Outcome, Room, Step, can_send};
 
 /// TTL of the outer header, as the kernel and OVS set it.
@@ -121,10 +122,6 @@ impl L4Sum {
     }
 }
 
-/// Aligned, so that BPF moves it by words.
-#[repr(align(8))]
-struct Headers([u8; INNER_IP]);
-
 /// `false` when there is no room.
 #[inline(never)]
 fn write<F: Frame>(frame: &mut F, config: &Config, packet: &Packet, tunnel: &Tunnel, flow: Flow) -> bool {
@@ -142,7 +139,7 @@ fn write<F: Frame>(frame: &mut F, config: &Config, packet: &Packet, tunnel: &Tun
     };
     let ([s0, s1], [d0, d1], [l0, l1]) =
         (flow.source_port().to_be_bytes(), config.geneve_port, udp_len.to_be_bytes());
-    let mut headers = Headers([0; INNER_IP]);
+    let mut headers = Zeroed::<INNER_IP>::new();
     let headers = &mut headers.0;
     headers[..14].copy_from_slice(&tunnel.outer);
     headers[14..34].copy_from_slice(&outer_ip.emit().0);

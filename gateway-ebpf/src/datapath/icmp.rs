@@ -7,6 +7,7 @@ use gateway_common::wire::icmp::{self, RouterError};
 use gateway_common::wire::{eth, ipv4};
 
 use super::packet::{self, Packet};
+use super::zeroed::Zeroed;
 use super::{Exit, Frame, Outcome, Room, Step};
 
 /// TTL of an echo reply: what an OVN router port's has when it arrives, and operators' scripts look for.
@@ -16,7 +17,7 @@ const ERROR_TTL: u8 = 64;
 /// Bytes quoted behind the IPv4 header of the packet in error (RFC 792).
 const QUOTED_L4: usize = 8;
 /// Bytes quoted at most: a header of 60 bytes, and [`QUOTED_L4`].
-const MAX_QUOTED: usize = 60 + QUOTED_L4;
+const MAX_QUOTED: usize = (60 + QUOTED_L4).next_multiple_of(8);
 /// Bytes up to what is quoted.
 const HEADERS: usize = eth::HEADER_LEN + Room::IcmpError.bytes();
 
@@ -111,12 +112,13 @@ fn write<F: Frame>(
         return Written::Silent;
     }
     // What is quoted, to sum it up; then the headers.
-    let mut bytes = [0; MAX_QUOTED];
-    if frame.copy(eth::HEADER_LEN, quoted, &mut bytes).is_none() {
+    let mut bytes = Zeroed::<MAX_QUOTED>::new();
+    let bytes = &mut bytes.0;
+    if frame.copy(eth::HEADER_LEN, quoted, bytes).is_none() {
         return Written::Silent;
     }
     let icmp = icmp.to_ne_bytes();
-    let checksum = Sum::ZERO.bytes(&bytes).bytes(&icmp).checksum();
+    let checksum = Sum::ZERO.bytes(bytes).bytes(&icmp).checksum();
     packet.header = ipv4::Repr {
         tos: 0,
         payload_len: (icmp::HEADER_LEN + quoted) as u16,

@@ -13,6 +13,7 @@ mod packet;
 mod pmtu;
 mod quote;
 mod underlay;
+mod zeroed;
 
 use gateway_common::ABI_VERSION;
 use gateway_common::tables::Config;

@@ -26,8 +26,12 @@ pub const PIN_PATH_VARIABLE: &str = "EIP_GATEWAY_PIN_PATH";
 pub const STATE_DIR_VARIABLE: &str = "EIP_GATEWAY_STATE_DIR";
 /// What an agent logs once everything desired has been applied for the first time.
 const IN_SYNC: &str = "in sync";
-/// How long that may take.
+/// How long that may take; [`PATIENCE_VARIABLE`] multiplies it.
 const SYNC_LIMIT: Duration = Duration::from_secs(15);
+/// How long an agent may take to undo what it did, seconds, multiplied likewise.
+const TEARDOWN_LIMIT: u32 = 5;
+/// Variable that says how many times longer agents may take to start: in an emulated machine the verifier is slow.
+pub const PATIENCE_VARIABLE: &str = "EIP_GATEWAY_LAB_PATIENCE";
 const BPFFS: &str = "/sys/fs/bpf";
 
 /// The binary to run, checked to exist.
@@ -103,19 +107,32 @@ pub(crate) fn wait_in_sync(
                 tail(&log)
             );
         }
-        if since.elapsed() > SYNC_LIMIT {
-            bail!("the agent of {node} is not in sync after {SYNC_LIMIT:?}; its log ends:\n{}", tail(&log));
+        let limit = SYNC_LIMIT * patience();
+        if since.elapsed() > limit {
+            bail!("the agent of {node} is not in sync after {limit:?}; its log ends:\n{}", tail(&log));
         }
         tick(&format!("waiting for the agent of {node}"))?;
         thread::sleep(Duration::from_millis(20));
     }
 }
 
+fn patience() -> u32 {
+    factor(env::var(PATIENCE_VARIABLE).ok().as_deref())
+}
+
+fn factor(patience: Option<&str>) -> u32 {
+    patience.and_then(|factor| factor.parse().ok()).unwrap_or(1)
+}
+
 /// Lets every node's agent undo what it did. Its failure is a warning: the namespaces go anyway.
 pub(crate) fn teardown(state: &State, binary: &Path, prefix: &str, node: &str) {
     let mut command = Command::new("timeout");
     command
-        .args(["5", "nsenter", &format!("--net=/run/netns/{prefix}{node}")])
+        .args([
+            &(TEARDOWN_LIMIT * patience()).to_string(),
+            "nsenter",
+            &format!("--net=/run/netns/{prefix}{node}"),
+        ])
         .arg(binary)
         .arg("teardown")
         .env(PIN_PATH_VARIABLE, state.pin_dir(node))
@@ -159,6 +176,11 @@ mod tests {
         let config = LabConfig { agent_binary: Some("/nonexistent".into()), ..LabConfig::default() };
         let error = binary(&config).expect_err("there is no such file").to_string();
         assert!(error.contains("cargo xtask build"), "{error}");
+    }
+
+    #[test]
+    fn patience_is_a_factor_and_one_when_it_is_none() {
+        assert_eq!([Some("4"), Some("much"), None].map(factor), [4, 1, 1]);
     }
 
     #[test]

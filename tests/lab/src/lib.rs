@@ -33,7 +33,7 @@ mod tool;
 mod up;
 mod wire;
 
-pub use agent::{AGENT_VARIABLE, PIN_PATH_VARIABLE, STATE_DIR_VARIABLE};
+pub use agent::{AGENT_VARIABLE, PATIENCE_VARIABLE, PIN_PATH_VARIABLE, STATE_DIR_VARIABLE};
 pub use config::{JUMBO_MTU, LabConfig};
 pub use firewall::{INVALID_DROPS, TABLE as FIREWALL_TABLE};
 pub use guest::Guest;

@@ -37,6 +37,38 @@ pub fn object_path() -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/ebpf/gateway-ebpf"))
 }
 
+/// The programs of the object.
+pub const PROGRAMS: [&str; 6] =
+    ["xdp_external", "xdp_underlay", "tc_external", "tc_underlay", "tc_underlay_egress", "tc_router_port"];
+
+fn open(path: &Path, eips: u32) -> Result<Ebpf> {
+    let bytes = std::fs::read(path)
+        .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
+    let mut loader = EbpfLoader::new();
+    for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
+        loader.map_max_entries(table, eips);
+    }
+    Ok(loader.load(&bytes)?)
+}
+
+/// Loads one program alone; how many instructions the verifier went through until it was content.
+///
+/// # Errors
+/// No object, no privilege, or the verifier refuses: then with the end of what it says.
+pub fn verified_instructions(program: &str) -> Result<u32> {
+    let mut object = open(&object_path(), MAX_EIPS)?;
+    let info = if program.starts_with("xdp") {
+        let program = xdp(&mut object, program)?;
+        program.load()?;
+        program.info()?
+    } else {
+        let program = classifier(&mut object, program)?;
+        program.load()?;
+        program.info()?
+    };
+    info.verified_instruction_count().context("this kernel does not tell")
+}
+
 impl Kernel {
     /// Loads the object and verifies the programs of a kind. The thread gets a network namespace of its own: a test run's
     /// frame is on the loopback interface, and so are the copies that a program makes of it.
@@ -55,13 +87,7 @@ impl Kernel {
         unshare(CloneFlags::CLONE_NEWNET).context("a network namespace of its own")?;
         let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().context("ip")?;
         ensure!(up.success(), "ip link set lo up: {up}");
-        let bytes = std::fs::read(path)
-            .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
-        let mut loader = EbpfLoader::new();
-        for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
-            loader.map_max_entries(table, eips);
-        }
-        let mut object = loader.load(&bytes)?;
+        let mut object = open(path, eips)?;
         for hook in [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress] {
             match (kind, program(kind, hook)) {
                 (Kind::Xdp, Some(program)) => xdp(&mut object, program)?.load()?,

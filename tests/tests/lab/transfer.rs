@@ -42,7 +42,14 @@ fn shell(script: &str) -> Result<String> {
 }
 
 /// Sends the file from one namespace to a listener in another, by TCP, and compares hashes.
-fn carry(lab: &Lab, payload: &Payload, from: &str, to: &str, address: &str, port: u16) -> Result<()> {
+pub(crate) fn carry(
+    lab: &Lab,
+    payload: &Payload,
+    from: &str,
+    to: &str,
+    address: &str,
+    port: u16,
+) -> Result<()> {
     let receive = format!("socat -d -d -u TCP-LISTEN:{port},reuseaddr - | sha256sum");
     let mut receiver = lab.spawn(to, &["sh", "-c", &receive])?;
     receiver.wait_for("listening on", Duration::from_secs(3))?;
