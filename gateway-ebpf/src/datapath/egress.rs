@@ -10,7 +10,7 @@ use super::geneve::{self, FROM_WORKER, Tunnel};
 use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, pmtu};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian, pmtu};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -34,6 +34,7 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
     if env.is_internal(packet.header.destination()) {
         return Err(Outcome::pass(Verdict::PassInternal));
     }
+    martian::refuse(config, &packet.header)?;
     let exit = match own {
         Some(pod) if packet.header.destination() == pod.eip => {
             return to_itself(frame, env, config, packet, pod);
@@ -89,7 +90,11 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
     let mut packet = Packet::behind_ethernet(frame)?;
     let sender = sender(frame, env, config, &packet);
     let packets = frame.segments();
-    let outcome = match (env.eip(packet.header.destination()), sender) {
+    let eip = env.eip(packet.header.destination());
+    if eip.is_some() || sender.is_some() {
+        martian::refuse(config, &packet.header)?;
+    }
+    let outcome = match (eip, sender) {
         (Some(eip), _) => to_eip(frame, env, config, &mut packet, sender, eip)?,
         (None, Some(sender)) => {
             nat::rewrite(frame, &mut packet, sender.rewrite(None, false))?;

@@ -7,6 +7,7 @@ mod external;
 mod frame;
 mod geneve;
 mod icmp;
+mod martian;
 mod nat;
 mod packet;
 mod pmtu;

@@ -11,7 +11,9 @@ use super::geneve::{self, Hop};
 use super::nat::{self, Sender};
 use super::packet;
 use super::quote;
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, icmp, on_external_link, pmtu};
+use super::{
+    Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, icmp, martian, on_external_link, pmtu,
+};
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
 #[inline(always)]
@@ -22,6 +24,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     }
     let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
+    martian::refuse(config, inner)?;
     let sender = match env.pod(inner.source()) {
         Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
         Some(_) | None => {
@@ -81,7 +84,8 @@ fn from_pod<F: Frame, E: Env>(
     sender: &Sender,
 ) -> Step<Outcome> {
     let destination = tunnelled.packet.header.destination();
-    if tunnelled.packet.header.ttl() <= 1 {
+    // What is for the router itself goes no further hop (RFC 1812 section 4.2.2.9).
+    if tunnelled.packet.header.ttl() <= 1 && destination != config.nic_ip {
         return error_to_pod(frame, env, config, tunnelled, RouterError::TimeExceeded);
     }
     match env.eip(destination) {

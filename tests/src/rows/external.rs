@@ -354,7 +354,7 @@ fn error_rows() -> Vec<Row> {
             Verdict::DropExpired,
             ip(CLIENT, EIP1).ttl(1).raw(47, &[0; 4]),
         ),
-        drop("no error to nobody", Verdict::DropExpired, ip([0; 4], EIP1).ttl(1).udp(1, 2, b"probe")),
+        drop("no error to nobody", Verdict::DropMartian, ip([0; 4], EIP1).ttl(1).udp(1, 2, b"probe")),
     ]
 }
 
