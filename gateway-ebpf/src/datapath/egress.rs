@@ -157,7 +157,7 @@ fn to_eip<F: Frame, E: Env>(
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, rewrite)?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
     env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());

@@ -113,7 +113,7 @@ fn to_worker<F: Frame, E: Env>(
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     packet.trim(frame)?;
-    pmtu::clamp_mss(frame, &packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, &packet, config);
     nat::rewrite(
         frame,
         &mut packet,

@@ -123,7 +123,7 @@ fn to_external<F: Frame, E: Env>(
     let ethernet = eth::Header { destination: mac, source: Mac(config.nic_mac), ethertype: eth::IPV4 };
     arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, sender.rewrite(None, true))?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToExternal, exit))
@@ -143,7 +143,7 @@ fn to_other_eip<F: Frame, E: Env>(
     let packets = frame.segments();
     arrival::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
     let packet = &mut tunnelled.packet;
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, sender.rewrite(Some(eip.pod_ip), true))?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
