@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::capture::Capture;
 use crate::scene::{CLIENT, EIP1, NODES, ping, reaches, scene, verdict, who_am_i};
 
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 
 /// Random bytes in a file, deleted on drop.
 pub(crate) struct Payload {
@@ -42,7 +42,14 @@ fn shell(script: &str) -> Result<String> {
 }
 
 /// Sends the file from one namespace to a listener in another, by TCP, and compares hashes.
-fn carry(lab: &Lab, payload: &Payload, from: &str, to: &str, address: &str, port: u16) -> Result<()> {
+pub(crate) fn carry(
+    lab: &Lab,
+    payload: &Payload,
+    from: &str,
+    to: &str,
+    address: &str,
+    port: u16,
+) -> Result<()> {
     let receive = format!("socat -d -d -u TCP-LISTEN:{port},reuseaddr - | sha256sum");
     let mut receiver = lab.spawn(to, &["sh", "-c", &receive])?;
     receiver.wait_for("listening on", Duration::from_secs(3))?;
