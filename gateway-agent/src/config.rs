@@ -37,6 +37,8 @@ pub struct GatewayConfig {
     pub underlay_nic: Option<String>,
     /// `cluster-cidrs`: prefixes that never leave by the gateway, besides pod CIDRs and node addresses.
     pub cluster_cidrs: Vec<Prefix>,
+    /// `mss-clamp`: SYNs are told what the tunnel carries.
+    pub mss_clamp: bool,
 }
 
 /// `type`.
@@ -68,7 +70,7 @@ pub struct Parsed {
 }
 
 /// Every key this version understands.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "cluster-cidrs",
     "enable-external-gw",
     "external-gw-addr",
@@ -76,6 +78,7 @@ const KEYS: [&str; 11] = [
     "external-gw-nodes",
     "geneve-port",
     "geneve-vni",
+    "mss-clamp",
     "nic-ip",
     "nic-mac",
     "type",
@@ -177,6 +180,7 @@ impl<'a> Reader<'a> {
         let underlay_nic =
             self.optional("underlay-nic", None, |reader, name| Some(Some(reader.nic("underlay-nic", name)?)));
         let cluster_cidrs = self.cluster_cidrs();
+        let mss_clamp = self.optional("mss-clamp", true, Self::mss_clamp);
         if let (Some(external), Some(Some(underlay))) = (&external_nic, &underlay_nic)
             && external == underlay
         {
@@ -197,6 +201,7 @@ impl<'a> Reader<'a> {
             geneve_port: geneve_port?,
             underlay_nic: underlay_nic?,
             cluster_cidrs,
+            mss_clamp: mss_clamp?,
         })
     }
 
@@ -335,6 +340,18 @@ impl<'a> Reader<'a> {
             self.refuse("geneve-port", format!("{text:?} is no UDP port"), "write a number from 1 to 65535");
         }
         port
+    }
+
+    fn mss_clamp(&mut self, text: &str) -> Option<bool> {
+        let clamp = text.to_ascii_lowercase().parse().ok();
+        if clamp.is_none() {
+            self.refuse(
+                "mss-clamp",
+                format!("{text:?} is neither \"true\" nor \"false\""),
+                "write \"false\" to leave the MSS of TCP connections alone, \"true\" or nothing to lower it to what fits",
+            );
+        }
+        clamp
     }
 
     fn cluster_cidrs(&mut self) -> Vec<Prefix> {

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
 use gateway_common::addr::{Mac, Prefix};
-use gateway_common::tables::{CONFIG_OWNER, Config, EipCounter, VTEP_GATEWAY, VTEP_RESOLVED, VerdictCounter};
+use gateway_common::tables::{
+    CONFIG_KEEP_MSS, CONFIG_OWNER, Config, EipCounter, VTEP_GATEWAY, VTEP_RESOLVED, VerdictCounter,
+};
 use gateway_common::verdict::Verdict;
 use serde::Serialize;
 
@@ -124,6 +126,8 @@ struct Tunnel {
     port: u16,
     /// Longest inner IPv4 packet, bytes.
     mtu: u32,
+    /// The MSS of TCP connections is lowered to what fits.
+    mss_clamp: bool,
     underlay_ifindex: u32,
 }
 
@@ -318,6 +322,7 @@ impl View {
                 vni: config.vni,
                 port: u16::from_be_bytes(config.geneve_port),
                 mtu: config.tunnel_mtu,
+                mss_clamp: config.flags & CONFIG_KEEP_MSS == 0,
                 underlay_ifindex: config.underlay_ifindex,
             }),
             internal: tables.internal.iter().map(Prefix::to_string).collect(),

@@ -197,6 +197,9 @@ pub const CONFIG_OWNER: u32 = 1;
 pub const CONFIG_XDP_TO_EXTERNAL: u32 = 2;
 /// `Config::flags`: XDP may redirect to the underlay NIC.
 pub const CONFIG_XDP_TO_UNDERLAY: u32 = 4;
+/// `Config::flags`: the MSS option of a SYN stays as it is; path MTU discovery alone finds what fits. Clear in what an agent
+/// that does not know it writes.
+pub const CONFIG_KEEP_MSS: u32 = 8;
 
 impl Eip {
     /// The pod's node, `None` for this one.

@@ -97,6 +97,7 @@ verdicts! {
     DropForeignQuote, Drop, "drop_foreign_quote", "ICMP error about a packet that the EIP has not sent, or that did not go to the pod.";
     DropRedirect, Drop, "drop_redirect", "ICMP redirect: it names a router on a link that the receiver is not on.";
     DropSourceQuench, Drop, "drop_source_quench", "ICMP source quench, which RFC 6633 withdraws.";
+    DropMartian, Drop, "drop_martian", "Source or destination that no router forwards: multicast, broadcast, loopback, network 0, reserved (RFC 1812).";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
     DropNoRoom, Drop, "drop_no_room", "The kernel refused to make room in the frame.";
 }

@@ -61,7 +61,7 @@ pub const SLOT0: u32 = 0;
 pub const TUNNEL_MTU: u32 = 1450;
 
 /// The contents of all tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tables {
     /// Row 0 of `config`.
     pub config: Config,

@@ -27,10 +27,49 @@ pub fn agent() -> Result<PathBuf> {
     Ok(agent)
 }
 
+/// A lab whose external link is watched: a pod's address on it, in a packet or in what an ICMP error quotes, fails the test.
+#[derive(Debug)]
+pub struct Scene {
+    // Dropped before the lab.
+    watch: Job,
+    lab: Lab,
+}
+
+/// Pod addresses: of a packet or an ARP frame, and quoted by an ICMP error (types 3, 11 and 12), whose quote starts at byte 8.
+const LEAK: &str = "net 10.244.0.0/16 or (icmp and (icmp[0] = 3 or icmp[0] = 11 or icmp[0] = 12) and \
+                    (icmp[20:2] = 0x0af4 or icmp[24:2] = 0x0af4))";
+
+impl std::ops::Deref for Scene {
+    type Target = Lab;
+
+    fn deref(&self) -> &Lab {
+        &self.lab
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        let leaks = self.watch.interrupt();
+        if std::thread::panicking() {
+            return;
+        }
+        match leaks {
+            Ok(leaks) => {
+                assert!(leaks.trim().is_empty(), "a pod's address is on the external network:\n{leaks}")
+            }
+            Err(error) => panic!("the external link was not watched to the end: {error:#}"),
+        }
+    }
+}
+
 /// A lab with agents on the `dir` source and [`EIP1`] on pod1a.
-pub fn scene(prefix: &str, mtu: u16) -> Result<Lab> {
+pub fn scene(prefix: &str, mtu: u16) -> Result<Scene> {
     let config = LabConfig { mtu, eip: true, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
-    Lab::up(&config)
+    let lab = Lab::up(&config)?;
+    let mut watch =
+        lab.spawn("client", &["tcpdump", "--immediate-mode", "-lnqi", "eth0", "-c", "20", LEAK])?;
+    watch.wait_for("listening on", Duration::from_secs(5))?;
+    Ok(Scene { watch, lab })
 }
 
 /// What `ping` saw.
@@ -132,9 +171,18 @@ pub fn verdict(lab: &Lab, node: &str, reason: &str) -> Result<u64> {
 
 /// `gateway-agent show TOPIC -o json` on a node.
 pub fn show(lab: &Lab, node: &str, topic: &str) -> Result<Value> {
+    shown(lab, node, &["show", topic, "-o", "json"])
+}
+
+/// `gateway-agent show -o json` on a node: everything.
+pub fn overview(lab: &Lab, node: &str) -> Result<Value> {
+    shown(lab, node, &["show", "-o", "json"])
+}
+
+fn shown(lab: &Lab, node: &str, words: &[&str]) -> Result<Value> {
     let agent = lab.config().agent_binary.as_ref().context("a scene has an agent")?;
     let agent = agent.to_str().context("a UTF-8 path")?;
-    Ok(serde_json::from_str(&lab.read(node, &[agent, "show", topic, "-o", "json"])?)?)
+    Ok(serde_json::from_str(&lab.read(node, &[&[agent], words].concat())?)?)
 }
 
 /// The EIPs a node's tables hold.

@@ -45,6 +45,7 @@ fn the_operators_configmap_is_taken_with_defaults() {
             geneve_port: 6081,
             underlay_nic: None,
             cluster_cidrs: vec![],
+            mss_clamp: true,
         }
     );
 }
@@ -58,10 +59,12 @@ fn every_key_is_read() {
         ("geneve-port", "7000"),
         ("underlay-nic", " eth0 "),
         ("cluster-cidrs", "10.96.0.1/12, 10.244.0.0/16"),
+        ("mss-clamp", "False"),
     ])
     .unwrap()
     .config
     .unwrap();
+    assert!(!config.mss_clamp);
     assert_eq!(config.gateway_nodes, ["gw1", "gw2"]);
     assert_eq!(config.nic_mac, Mac([0x02, b'e', 192, 168, 100, 254]));
     assert_eq!((config.geneve_vni, config.geneve_port), (16, 7000));
@@ -127,6 +130,7 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ("geneve-port", "65536", "\"65536\" is no UDP port"),
     ("underlay-nic", "en/0", "\"en/0\" cannot be an interface's name"),
     ("underlay-nic", "enp8s0", "\"enp8s0\" is also external-gw-nic"),
+    ("mss-clamp", "no", "\"no\" is neither \"true\" nor \"false\""),
     ("cluster-cidrs", "10.0.0.0/8,x", "\"x\": not an IPv4 prefix like 192.168.100.1/24"),
     ("cluster-cidrs", "0.0.0.0/0", "\"0.0.0.0/0\" is every address, so nothing would leave by the gateway"),
 ];

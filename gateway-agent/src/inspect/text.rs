@@ -92,7 +92,11 @@ fn overview(overview: &Overview, colour: bool) -> String {
         line("router port", if external.nic_ifindex == 0 { port + ", on the owner" } else { port });
     }
     if let Some(tunnel) = &overview.tunnel {
-        line("tunnel", format!("Geneve, VNI {}, UDP port {}, MTU {}", tunnel.vni, tunnel.port, tunnel.mtu));
+        let mss = if tunnel.mss_clamp { "" } else { ", MSS not clamped" };
+        line(
+            "tunnel",
+            format!("Geneve, VNI {}, UDP port {}, MTU {}{mss}", tunnel.vni, tunnel.port, tunnel.mtu),
+        );
     }
     line("internal", overview.internal.join(", "));
     line("holds", counts(overview));

@@ -11,7 +11,7 @@ use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -35,6 +35,7 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
     if env.is_internal(packet.header.destination()) {
         return Err(Outcome::pass(Verdict::PassInternal));
     }
+    martian::refuse(config, &packet.header)?;
     let exit = match own {
         Some(pod) if packet.header.destination() == pod.eip => {
             return to_itself(frame, env, config, packet, pod);
@@ -90,7 +91,11 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
     let mut packet = Packet::behind_ethernet(frame)?;
     let sender = sender(frame, env, config, &packet);
     let packets = frame.segments();
-    let outcome = match (env.eip(packet.header.destination()), sender) {
+    let eip = env.eip(packet.header.destination());
+    if eip.is_some() || sender.is_some() {
+        martian::refuse(config, &packet.header)?;
+    }
+    let outcome = match (eip, sender) {
         (Some(eip), _) => to_eip(frame, env, config, &mut packet, sender, eip)?,
         (None, Some(sender)) => {
             nat::rewrite(frame, &mut packet, sender.rewrite(None, false))?;
@@ -158,7 +163,7 @@ fn to_eip<F: Frame, E: Env>(
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, rewrite)?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
     env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());

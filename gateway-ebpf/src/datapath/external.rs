@@ -10,7 +10,7 @@ use super::nat::{self, Rewrite};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
-use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp};
+use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp, martian};
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
 #[inline(always)]
@@ -58,7 +58,11 @@ fn arrival<F: Frame>(frame: &F, config: &Config) -> Arrival {
 fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outcome> {
     let packet = Packet::behind_ethernet(frame)?;
     let destination = packet.header.destination();
-    match env.eip(destination) {
+    let eip = env.eip(destination);
+    if eip.is_some() || destination == config.nic_ip {
+        martian::refuse(config, &packet.header)?;
+    }
+    match eip {
         Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
@@ -117,7 +121,7 @@ fn to_worker<F: Frame, E: Env>(
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
     packet.trim(frame)?;
-    pmtu::clamp_mss(frame, &packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, &packet, config);
     nat::rewrite(
         frame,
         &mut packet,

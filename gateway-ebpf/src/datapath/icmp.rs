@@ -56,10 +56,11 @@ pub(super) fn echo<F: Frame>(frame: &mut F, packet: &Packet, exit: Exit) -> Step
     }
 }
 
-/// Whether an ICMP error may be sent about the packet (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7).
+/// Whether an ICMP error may be sent about the packet (RFC 1122 section 3.2.2, RFC 1812 section 4.3.2.7). From and to
+/// addresses of nobody or of many nothing gets here: see `martian`.
 #[inline(always)]
 fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
-    if packet.header.is_later_fragment() || packet.header.source() == [0; 4] {
+    if packet.header.is_later_fragment() {
         return false;
     }
     if packet.header.protocol() != ipv4::ICMP {

@@ -8,6 +8,7 @@ mod fragment;
 mod frame;
 mod geneve;
 mod icmp;
+mod martian;
 mod nat;
 mod packet;
 mod pmtu;

@@ -40,7 +40,7 @@ impl Sender {
     }
 
     /// A router on the way to an EIP pod, about a packet to that. It gets the router port's address, which says nothing of
-    /// the inside (RFC 5508, REQ-5), and counts as the pod's.
+    /// the inside (RFC 5508, REQ-5 c), and counts as the pod's.
     #[inline(always)]
     pub(super) const fn router(pod_ip: [u8; 4], pod: &Pod, config: &Config) -> Self {
         Self { pod_ip, eip: pod.eip, source: config.nic_ip, slot: pod.slot }

@@ -1,6 +1,7 @@
 //! Path MTU: what is too long for the next hop, and clamping the TCP maximum segment size to what the tunnel carries
 //! (RFC 9293 section 3.7.1).
 
+use gateway_common::tables::{CONFIG_KEEP_MSS, Config};
 use gateway_common::wire::{ipv4, l4};
 
 use super::packet::Packet;
@@ -35,11 +36,14 @@ pub(super) fn fit<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Fit {
     }
 }
 
-/// Lowers the MSS option of a SYN to what fits in `mtu` bytes; never raises it.
+/// Lowers the MSS option of a SYN to what fits in the tunnel, unless that is switched off; never raises it.
 #[inline(always)]
-pub(super) fn clamp_mss<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) {
-    if packet.header.protocol() == ipv4::TCP && !packet.header.is_later_fragment() {
-        let limit = mtu.saturating_sub(HEADERS).min(u16::MAX as u32) as u16;
+pub(super) fn clamp_mss<F: Frame>(frame: &mut F, packet: &Packet, config: &Config) {
+    if config.flags & CONFIG_KEEP_MSS == 0
+        && packet.header.protocol() == ipv4::TCP
+        && !packet.header.is_later_fragment()
+    {
+        let limit = config.tunnel_mtu.saturating_sub(HEADERS).min(u16::MAX as u32) as u16;
         match frame.load(packet.l4() + l4::TCP_FLAGS - 1) {
             // A segment too short for its own header is the receiver's to find.
             Some([data_offset, flags]) if flags & l4::TCP_SYN != 0 => {

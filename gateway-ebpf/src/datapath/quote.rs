@@ -1,5 +1,5 @@
 //! The packet that an ICMP error quotes: translated along with the error, so that who gets it knows its own packet again
-//! (RFC 5508 sections 4.1 to 4.3) and no address of the other side shows.
+//! (RFC 5508, REQ-3 to REQ-5) and no address of the other side shows.
 
 use gateway_common::csum::{self, Sum};
 use gateway_common::verdict::Verdict;
@@ -75,8 +75,9 @@ pub(super) fn translate<F: Frame>(frame: &mut F, packet: &Packet, swaps: &Swaps)
 
 /// The message at offset `at`; the packet ends at `end`. A program of its own: rare, and its stack is free again after it.
 ///
-/// Checksums are carried by increments and none is looked at: a wrong one stays wrong (RFC 5508, REQ-3). RFC 4884's
-/// extensions lie behind the quote and have a checksum of their own.
+/// Checksums are carried by increments and none is looked at: a wrong one stays wrong, for the receiver to find, where RFC
+/// 5508 (REQ-3) would rather have the error dropped here. RFC 4884's extensions lie behind the quote and have a checksum
+/// of their own.
 #[inline(never)]
 fn rewrite<F: Frame>(frame: &mut F, at: usize, end: usize, swaps: &Swaps) -> Quote {
     // A message too short for its header is the receiver's to find.

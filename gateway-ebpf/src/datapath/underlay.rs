@@ -12,7 +12,9 @@ use super::nat::{self, Sender};
 use super::packet;
 use super::pmtu::{self, Fit};
 use super::quote;
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, fragment, icmp, on_external_link};
+use super::{
+    Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, fragment, icmp, martian, on_external_link,
+};
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
 #[inline(always)]
@@ -23,6 +25,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     }
     let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
+    martian::refuse(config, inner)?;
     let sender = match env.pod(inner.source()) {
         Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
         Some(_) | None => {
@@ -82,7 +85,8 @@ fn from_pod<F: Frame, E: Env>(
     sender: &Sender,
 ) -> Step<Outcome> {
     let destination = tunnelled.packet.header.destination();
-    if tunnelled.packet.header.ttl() <= 1 {
+    // What is for the router itself goes no further hop (RFC 1812 section 4.2.2.9).
+    if tunnelled.packet.header.ttl() <= 1 && destination != config.nic_ip {
         return error_to_pod(frame, env, config, tunnelled, RouterError::TimeExceeded);
     }
     match env.eip(destination) {
@@ -127,7 +131,7 @@ fn to_external<F: Frame, E: Env>(
     if F::KERNEL_RESOLVES && fragment > 0 {
         fragment::cut(frame, packet, config.external_mtu, fragment)?;
     }
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, sender.rewrite(None, true))?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToExternal, exit))
@@ -147,7 +151,7 @@ fn to_other_eip<F: Frame, E: Env>(
     let packets = frame.segments();
     arrival::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
     let packet = &mut tunnelled.packet;
-    pmtu::clamp_mss(frame, packet, config.tunnel_mtu);
+    pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, sender.rewrite(Some(eip.pod_ip), true))?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());

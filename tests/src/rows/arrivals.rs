@@ -5,7 +5,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::INNER_IP;
 use gateway_ebpf::datapath::{Exit, Hook};
 
-use super::{Row, redirect};
+use super::{Row, named, redirect};
 use crate::engines::Kind;
 use crate::fixture::{
     CLIENT, CLIENT_MAC, EIP1, EXTERNAL, GATEWAY, GATEWAY_MAC, NIC_MAC, POD1, SLOT1, WORKER1, WORKER1_MAC,
@@ -46,7 +46,6 @@ fn congestion_rows() -> Vec<Row> {
     /// The inner DSCP, which stays, and the outer one, which goes.
     const DSCP: (u8, u8) = (0xb8, 0x20);
     let packet = |to, ttl, tos| Ip { tos, ..ip(CLIENT, to).ttl(ttl) }.udp(40_000, 53, b"query");
-    let named = |text: String| -> &'static str { Box::leak(text.into_boxed_str()) };
     let mut rows = Vec::new();
     for (inner, becomes) in FIGURE_4 {
         for (outer, becomes) in [0, 2, 1, 3].into_iter().zip(becomes) {

@@ -3,7 +3,7 @@
 use etherparse::{EtherType, Icmpv4Type, TcpOptionElement, icmpv4};
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::Mac;
-use gateway_common::tables::CONFIG_XDP_TO_UNDERLAY;
+use gateway_common::tables::{CONFIG_KEEP_MSS, CONFIG_XDP_TO_UNDERLAY};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::arp;
 use gateway_ebpf::datapath::{Exit, Hook};
@@ -269,10 +269,13 @@ fn mss_rows() -> Vec<Row> {
         )
     };
     let [hi, lo] = limit.to_be_bytes();
+    let mut kept = clamped("MSS stays where clamping is switched off", 1460, 1460);
+    kept.tables.config.flags |= CONFIG_KEEP_MSS;
     vec![
         clamped("MSS of a SYN is lowered", 1460, limit),
         clamped("MSS that fits stays", limit, limit),
         clamped("MSS is never raised", 536, 536),
+        kept,
         raw("MSS at an odd offset", &[1, 2, 4, 0x05, 0xb4, 1, 1, 0], &[1, 2, 4, hi, lo, 1, 1, 0]),
         raw("no MSS option", &[3, 3, 7, 1], &[3, 3, 7, 1]),
         raw(
@@ -351,7 +354,7 @@ fn error_rows() -> Vec<Row> {
             Verdict::DropExpired,
             ip(CLIENT, EIP1).ttl(1).raw(47, &[0; 4]),
         ),
-        drop("no error to nobody", Verdict::DropExpired, ip([0; 4], EIP1).ttl(1).udp(1, 2, b"probe")),
+        drop("no error to nobody", Verdict::DropMartian, ip([0; 4], EIP1).ttl(1).udp(1, 2, b"probe")),
     ]
 }
 

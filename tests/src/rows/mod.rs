@@ -1,9 +1,15 @@
 //! Packet tests: each is a row of data, run on every engine of its kind.
 
 pub mod arrivals;
+pub mod checksums;
 pub mod egress;
 pub mod external;
 pub mod fragmentation;
+pub mod fragments;
+pub mod hops;
+pub mod martian;
+mod path;
+pub mod protocols;
 pub mod quotes;
 pub mod underlay;
 
@@ -141,6 +147,11 @@ pub fn inject(ifindex: u32) -> Exit {
     Exit { action: Action::Inject, ifindex, next_hop: [0; 4] }
 }
 
+/// A name put together.
+fn named(text: String) -> &'static str {
+    Box::leak(text.into_boxed_str())
+}
+
 fn hex(bytes: &[u8]) -> String {
     let mut text = String::new();
     for (at, byte) in bytes.iter().take(160).enumerate() {
@@ -162,6 +173,11 @@ pub fn all() -> Vec<Row> {
         quotes::rows(),
         arrivals::rows(),
         fragmentation::rows(),
+        martian::rows(),
+        hops::rows(),
+        checksums::rows(),
+        protocols::rows(),
+        fragments::rows(),
     ]
     .concat()
 }

@@ -204,7 +204,7 @@ fn between_rows() -> Vec<Row> {
     vec![row.counts_out(SLOT1, counted).counts_in(SLOT2, counted)]
 }
 
-/// From a router on the way to the pod: RFC 5508, REQ-5.
+/// From a router on the way to the pod: RFC 5508, REQ-5 c.
 fn router_rows() -> Vec<Row> {
     let from = |source: [u8; 4]| {
         let outer = [ip(source, CLIENT), ip(NIC_IP, CLIENT).ttl(63)];

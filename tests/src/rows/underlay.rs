@@ -2,7 +2,7 @@
 
 use etherparse::{EtherType, Icmpv4Type, TcpOptionElement};
 use gateway_common::addr::Mac;
-use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
+use gateway_common::tables::{CONFIG_KEEP_MSS, CONFIG_XDP_TO_EXTERNAL};
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 
@@ -56,6 +56,9 @@ fn to_external_rows() -> Vec<Row> {
         }
         .only(Kind::Tc)
     };
+    let with_syn = outward(CLIENT, |ip| ip.tcp(80, 40_000, &syn(1460), b""));
+    let mut kept = to_external("MSS stays where clamping is switched off", &from_worker1(), with_syn);
+    kept.tables.config.flags |= CONFIG_KEEP_MSS;
     vec![
         to_external("pod to a host on the external link", &from_worker1(), outward(CLIENT, udp)),
         to_external("pod to a host behind the physical gateway", &from_worker1(), outward(OUTSIDE, udp)),
@@ -88,6 +91,7 @@ fn to_external_rows() -> Vec<Row> {
                 ip(EIP1, CLIENT).ttl(62).tcp(80, 40_000, &syn(TUNNEL_MTU as u16 - 40), b""),
             ),
         ),
+        kept,
         unresolved("neighbour unknown: TC lets the kernel resolve it", CLIENT, CLIENT),
         unresolved("neighbour unknown: off link by the physical gateway", OUTSIDE, CLIENT),
         Row::pass(

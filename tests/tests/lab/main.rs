@@ -1,17 +1,21 @@
 //! End to end in the lab: real packets through the real programs and agents, real peers at both ends. Needs root, and
 //! `cargo xtask build` before; each test makes its own network namespaces and takes them down.
 
+mod accounting;
 mod errors;
 mod events;
 mod fallback;
 mod forged;
 mod fragments;
+mod leaks;
 mod metrics;
 mod ovs;
 mod peers;
 mod policy;
+mod programs;
 mod restart;
 use gateway_tests::{capture, scene};
 mod several;
+mod streams;
 mod transfer;
 mod xdpdump;

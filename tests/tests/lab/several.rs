@@ -4,12 +4,12 @@ use anyhow::{Context, Result, ensure};
 use gateway_lab::{Lab, LabConfig};
 
 use crate::scene::{
-    CLIENT, EIP0, EIP1, EIP2, NODES, does_not_reach, eventually, holds, parse_ping, ping, reaches, scene,
-    verdict, verdicts, who_am_i,
+    CLIENT, EIP0, EIP1, EIP2, NODES, Scene, does_not_reach, eventually, holds, parse_ping, ping, reaches,
+    scene, verdict, verdicts, who_am_i,
 };
 
 /// EIPs on pods of worker1, worker2 and the gateway itself.
-fn three(prefix: &str, mtu: u16) -> Result<Lab> {
+fn three(prefix: &str, mtu: u16) -> Result<Scene> {
     let lab = scene(prefix, mtu)?;
     lab.annotate("pod2a", Some(EIP2))?;
     lab.annotate("pod0a", Some(EIP0))?;

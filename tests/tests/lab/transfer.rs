@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::capture::Capture;
 use crate::scene::{CLIENT, EIP1, NODES, ping, reaches, scene, verdict, who_am_i};
 
-const GIB: u64 = 1 << 30;
+pub(crate) const GIB: u64 = 1 << 30;
 
 /// Random bytes in a file, deleted on drop.
 pub(crate) struct Payload {
