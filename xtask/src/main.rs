@@ -1,4 +1,4 @@
-//! The developer's one door: `cargo xtask setup|build|lab|demo|test|bench`. One file a verb.
+//! The developer's one door: `cargo xtask setup|build|lab|demo|test|fuzz|bench`. One file a verb.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod built;
 mod demo;
+mod fuzz;
 mod kube;
 mod lab;
 mod screen;
@@ -31,6 +33,7 @@ enum Verb {
     Lab(lab::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Fuzz(fuzz::Args),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
     };
     outcome.unwrap_or_else(|error| {
         screen::failure(&format!("{error:#}"));

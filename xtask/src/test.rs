@@ -12,9 +12,9 @@ use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
 use nix::unistd::Uid;
 
-use crate::{build, kube, screen, setup, toolchain::BpfRustc, workspace};
+use crate::{build, fuzz, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, lab tests, API server, demos.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, fuzzing, lab tests, API server, demos.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -46,6 +46,8 @@ enum Section {
     Rows,
     /// Properties of the datapath on the host engine.
     Properties,
+    /// Fuzzers for a moment each, their corpus, and random frames in the loaded programs against the host engine.
+    Fuzz,
     /// End to end in the lab.
     Lab,
     /// A real Kubernetes API server in the lab.
@@ -74,6 +76,7 @@ impl Section {
             Self::Unit => "unit tests",
             Self::Rows => "packet rows on three engines",
             Self::Properties => "properties",
+            Self::Fuzz => "fuzzing",
             Self::Lab => "lab tests",
             Self::Kube => "API server",
             Self::Cluster => "agents on the API server",
@@ -89,6 +92,7 @@ impl Section {
             | Self::Unit
             | Self::Rows
             | Self::Properties
+            | Self::Fuzz
             | Self::Lab
             | Self::Cluster
             | Self::Demo => true,
@@ -114,6 +118,14 @@ impl Section {
             ]),
             Self::Rows => cargo(&["test", "--package=gateway-tests", "--release", "--test=rows"]),
             Self::Properties => cargo(&["test", "--package=gateway-tests", "--release", "--test=properties"]),
+            Self::Fuzz => cargo(&[
+                "test",
+                "--package=gateway-tests",
+                "--release",
+                "--test=corpus",
+                "--test=differential",
+            ])
+            .and_then(|()| fuzz::short()),
             Self::Lab => cargo(&[
                 "test",
                 "--package=gateway-tests",

@@ -55,7 +55,11 @@ impl Kernel {
         Ok(Self { object, kind })
     }
 
-    fn fill(&mut self, tables: &Tables) -> Result<()> {
+    /// Puts `tables` in place of what the maps have.
+    ///
+    /// # Errors
+    /// The kernel refuses a row.
+    pub fn fill(&mut self, tables: &Tables) -> Result<()> {
         let map = |object: &mut Ebpf, name| {
             object.map_mut(name).map(drop).with_context(|| format!("no map {name}"))
         };
@@ -132,6 +136,16 @@ impl Engine for Kernel {
 
     fn run(&mut self, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<Seen> {
         self.fill(tables)?;
+        self.run_filled(hook, frame)
+    }
+}
+
+impl Kernel {
+    /// Runs one frame on the tables that are there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn run_filled(&mut self, hook: Hook, frame: &[u8]) -> Result<Seen> {
         let (verdicts_before, eips_before) = self.counters()?;
         let (action, frame) = self.test_run(hook, frame)?;
         let (verdicts_after, eips_after) = self.counters()?;
