@@ -140,6 +140,11 @@ proptest! {
     }
 
     #[test]
+    fn no_frame_built_breaks_a_rule(decisions in prop::collection::vec(any::<u8>(), 64..512)) {
+        HOOKS.into_iter().for_each(|hook| fuzzing::structured(hook, &decisions));
+    }
+
+    #[test]
     fn no_broken_row_panics(row in any::<prop::sample::Index>(), cut in any::<prop::sample::Index>(),
                             flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..6)) {
         let mut frame = row.get(&ROWS).frame.clone();

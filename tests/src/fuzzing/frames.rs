@@ -202,15 +202,20 @@ fn error(u: &mut Unstructured<'_>, outer: &Ip) -> Result<Vec<u8>> {
     let source = if u.ratio(3, 4)? { outer.destination } else { address(u, &any)? };
     let went_to = if u.ratio(1, 2)? { outer.source } else { address(u, &PODS)? };
     let quoted = header(u, source, went_to)?;
-    let mut quote = ordinary(u, &quoted)?;
+    let quote = ordinary(u, &quoted)?;
     let len = *u.choose(&[28, 28, 40, 20, 19, 26, 68, 128, 0])?;
-    quote.truncate(len);
+    let (quote, rest) = quote.split_at(len.min(quote.len()));
     let message = Icmpv4Type::Unknown {
         type_u8: *u.choose(&[3, 3, 11, 12, 4, 5, 17])?,
         code_u8: u.int_in_range(0..=15)?,
         bytes5to8: u.arbitrary()?,
     };
-    Ok(outer.icmp(message, &quote))
+    let mut packet = outer.icmp(message, quote);
+    if u.ratio(1, 6)? {
+        // What is not quoted, behind the packet's end: nobody may take it for the quote.
+        packet.extend_from_slice(rest);
+    }
+    Ok(packet)
 }
 
 /// Short, or about as long as a tunnel or a link carries.

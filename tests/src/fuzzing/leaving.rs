@@ -5,6 +5,7 @@ use etherparse::{EtherType, Ethernet2HeaderSlice};
 use gateway_common::verdict::{Class, Verdict};
 use gateway_ebpf::datapath::{Action, Exit, Hook};
 
+use super::handover;
 use super::reader::{Checksum, Packet, Tunnel};
 use crate::fixture::{TUNNEL_MTU, Tables};
 
@@ -48,6 +49,10 @@ pub(super) fn check(
     if is_tunnelled(verdict, exit, hook) {
         let tunnel = Tunnel::read(after).context("no whole packet in a tunnel leaves")?;
         outer(&tunnel, tables)?;
+        // The kernel has cut padding before the router port; what comes out of a tunnel has none.
+        let is_trimmed = matches!(hook, Hook::External | Hook::UnderlayEgress);
+        ensure!(!is_trimmed || after.len() == 14 + tunnel.outer.len(), "padding in the tunnel");
+        handover::check(verdict, tables, after)?;
         packets(verdict, &came, &tunnel.inner)
     } else {
         packets(verdict, &came, &Packet::read(&after[14..]).context("no whole packet leaves")?)

@@ -4,6 +4,7 @@
 pub mod corpus;
 pub mod expect;
 pub mod frames;
+mod handover;
 mod leaving;
 pub mod lies;
 pub mod reader;
