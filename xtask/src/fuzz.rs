@@ -141,7 +141,9 @@ fn keep(target: Option<Target>) -> Result<()> {
     for target in Target::chosen(target) {
         let mut cargo = cargo_fuzz("run")?;
         cargo.arg(target.name()).arg(target.corpus()).arg(target.finds()?);
-        workspace::run(cargo.args(["--", "-merge=1", "-verbosity=0"]))?;
+        // The fewest that reach every branch, short enough to read.
+        cargo.args(["--", "-set_cover_merge=1", "-use_counters=0", "-max_len=2048", "-verbosity=0"]);
+        workspace::run(&mut cargo)?;
     }
     Ok(())
 }
