@@ -1,33 +1,27 @@
-//! Properties of the datapath on the host engine: no input panics, a translation and its reverse give back the packet,
+//! Properties of the datapath on the host engine: what must hold of any outcome does, a translation and its reverse give back the packet,
 //! and every checksum that was valid stays valid, as etherparse computes it.
 
 use std::sync::LazyLock;
 
-use etherparse::{Ipv4Header, Ipv4HeaderSlice, TcpHeader, TcpOptionElement, UdpHeader};
+use etherparse::TcpOptionElement;
 use gateway_common::addr::Mac;
-use gateway_common::wire::geneve::INNER_IP;
 use gateway_ebpf::datapath::Hook;
 use gateway_tests::engines::{Coarse, Kind, Seen, host};
 use gateway_tests::fixture::{
-    CLIENT, CLIENT_MAC, EIP1, GATEWAY_MAC, NIC_MAC, POD1, Tables, WORKER1_MAC, gateway, worker1,
+    CLIENT, CLIENT_MAC, EIP1, GATEWAY_MAC, NIC_MAC, POD1, WORKER1_MAC, gateway, worker1,
 };
+use gateway_tests::fuzzing::reader::{Checksum, Packet, Tunnel};
+use gateway_tests::fuzzing::{self, HOOKS};
 use gateway_tests::packet::{Ip, ip, ipv4_frame};
 use gateway_tests::rows::{self, Row};
 use proptest::prelude::*;
 
-const HOOKS: [Hook; 4] = [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress];
-
-static TABLES: LazyLock<[Tables; 2]> = LazyLock::new(|| [gateway(), worker1()]);
 static ROWS: LazyLock<Vec<Row>> = LazyLock::new(rows::all);
 
+/// On every hook, with all tables: what must hold of any outcome.
 fn run_everywhere(frame: &[u8]) {
-    for tables in TABLES.iter() {
-        for hook in HOOKS {
-            for kind in [Kind::Xdp, Kind::Tc] {
-                let seen = host::run(kind, hook, tables, frame);
-                assert_eq!(seen.verdicts.len(), 1, "one reason for each frame: {seen:?}");
-            }
-        }
+    for hook in HOOKS {
+        fuzzing::raw(hook, frame);
     }
 }
 
@@ -115,34 +109,18 @@ fn outwards(packet: &[u8]) -> Vec<u8> {
     at_gateway.frame[14..].to_vec()
 }
 
-/// The outer headers of a tunnelled frame, as etherparse computes them, and its inner packet's.
+/// The checksums of a tunnelled frame: outer and inner.
 fn check_tunnel(frame: &[u8]) {
-    let outer = Ipv4HeaderSlice::from_slice(&frame[14..]).expect("an outer IPv4 header").to_header();
-    assert_eq!(outer.header_checksum, outer.calc_header_checksum());
-    let (udp, body) = UdpHeader::from_slice(&frame[34..]).expect("an outer UDP header");
-    if udp.checksum != 0 {
-        let expected = udp.calc_checksum_ipv4(&outer, body).expect("it fits");
-        assert_eq!(udp.checksum, if expected == 0 { 0xffff } else { expected }, "outer UDP checksum");
-    }
-    check_packet(&frame[INNER_IP..]);
+    let tunnel = Tunnel::read(frame).expect("a packet in our tunnel");
+    check_packet(&tunnel.outer.bytes());
+    check_packet(&tunnel.inner.bytes());
 }
 
 /// The checksums of a packet whose headers were valid when it came.
 fn check_packet(packet: &[u8]) {
-    let (ip, payload): (Ipv4Header, _) = Ipv4Header::from_slice(packet).expect("an IPv4 header");
-    assert_eq!(ip.header_checksum, ip.calc_header_checksum(), "IPv4 header checksum");
-    match ip.protocol.0 {
-        17 => {
-            let (udp, body) = UdpHeader::from_slice(payload).expect("a UDP header");
-            let expected = udp.calc_checksum_ipv4(&ip, body).expect("it fits");
-            assert_eq!(udp.checksum, if expected == 0 { 0xffff } else { expected }, "UDP checksum");
-        }
-        6 => {
-            let (tcp, body) = TcpHeader::from_slice(payload).expect("a TCP header");
-            assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, body).expect("it fits"), "TCP checksum");
-        }
-        _ => {}
-    }
+    let packet = Packet::read(packet).expect("an IPv4 packet");
+    assert_eq!(packet.header_checksum(), Checksum::Right, "IPv4 header checksum");
+    assert_ne!(packet.l4_checksum(), Checksum::Wrong, "L4 checksum");
 }
 
 /// Everything but TTL and header checksum, which each hop changes.
@@ -159,6 +137,11 @@ proptest! {
     #[test]
     fn no_bytes_panic(frame in prop::collection::vec(any::<u8>(), 0..300)) {
         run_everywhere(&frame);
+    }
+
+    #[test]
+    fn no_frame_built_breaks_a_rule(decisions in prop::collection::vec(any::<u8>(), 64..512)) {
+        HOOKS.into_iter().for_each(|hook| fuzzing::structured(hook, &decisions));
     }
 
     #[test]
@@ -204,8 +187,8 @@ proptest! {
         sent[field..field + 2].copy_from_slice(&wrong.to_be_bytes());
         let frame = ipv4_frame(CLIENT_MAC, NIC_MAC, &sent);
         let seen = host::run(Kind::Xdp, Hook::External, &gateway(), &frame);
-        let inner = seen.frame[INNER_IP..].to_vec();
-        prop_assert!(std::panic::catch_unwind(|| check_packet(&inner)).is_err());
+        let tunnel = Tunnel::read(&seen.frame).expect("a packet in our tunnel");
+        prop_assert_eq!(tunnel.inner.l4_checksum(), Checksum::Wrong);
     }
 }
 

@@ -1,4 +1,4 @@
-//! The developer's one door: `cargo xtask setup|build|lab|demo|test|bench|kernels`. One file a verb.
+//! The developer's one door: `cargo xtask setup|build|lab|demo|test|fuzz|bench|kernels`. One file a verb.
 
 use std::process::ExitCode;
 
@@ -6,7 +6,9 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod build;
+mod built;
 mod demo;
+mod fuzz;
 mod kernels;
 mod kube;
 mod lab;
@@ -32,6 +34,7 @@ enum Verb {
     Lab(lab::Args),
     Demo(demo::Args),
     Test(test::Args),
+    Fuzz(fuzz::Args),
     Kernels(kernels::Args),
 }
 
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Verb::Lab(args) => lab::run(args),
         Verb::Demo(args) => demo::run(&args),
         Verb::Test(args) => test::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Kernels(args) => kernels::run(&args),
     };
     outcome.unwrap_or_else(|error| {

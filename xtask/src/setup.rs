@@ -13,12 +13,12 @@ use clap::ValueEnum;
 use nix::unistd::Uid;
 
 use crate::{
-    kernels, kube, screen,
+    fuzz, kernels, kube, screen,
     toolchain::{self, BpfRustc, LINKER_VERSION, RUSTC_REMEDY},
     workspace,
 };
 
-/// Install what is missing: system tools, a BPF-capable rustc, bpf-linker, rustfmt and clippy.
+/// Install what is missing: system tools, a BPF-capable rustc, bpf-linker, cargo-fuzz, rustfmt and clippy.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -44,9 +44,10 @@ enum Part {
 }
 
 /// Programs we call, and the Debian package each is in.
-const TOOLS: [(&str, &str); 23] = [
+const TOOLS: [(&str, &str); 24] = [
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
+    ("c++", "g++"),
     ("cc", "gcc"),
     ("conntrack", "conntrack"),
     ("curl", "curl"),
@@ -82,6 +83,7 @@ pub(crate) struct Missing {
     packages: BTreeSet<&'static str>,
     rustc: bool,
     linker: bool,
+    fuzzer: bool,
     components: Vec<&'static str>,
 }
 
@@ -96,6 +98,7 @@ impl Missing {
             packages,
             rustc: BpfRustc::find().is_err(),
             linker: toolchain::linker().is_none(),
+            fuzzer: fuzz::TOOL.find().is_none(),
             components: components.iter().filter(|(_, verb)| absent(verb)).map(|(name, _)| *name).collect(),
         };
         if missing.rustc {
@@ -109,7 +112,8 @@ impl Missing {
 
     /// Whether nothing is.
     pub(crate) fn nothing(&self) -> bool {
-        self.packages.is_empty() && !self.rustc && !self.linker && self.components.is_empty()
+        let is_tool_missing = self.rustc || self.linker || self.fuzzer;
+        self.packages.is_empty() && !is_tool_missing && self.components.is_empty()
     }
 
     fn report(&self) {
@@ -121,6 +125,9 @@ impl Missing {
         }
         if self.linker {
             screen::note(&format!("bpf-linker {LINKER_VERSION} (built once, about two minutes)"));
+        }
+        if self.fuzzer {
+            screen::note(&format!("cargo-fuzz {} (built once, about a minute)", fuzz::TOOL.version));
         }
         if !self.components.is_empty() {
             screen::note(&format!("rustup components: {}", self.components.join(", ")));
@@ -212,6 +219,10 @@ fn install(missing: &Missing) -> Result<()> {
     if missing.linker {
         screen::title(&format!("Building bpf-linker {LINKER_VERSION}, once"));
         toolchain::install_linker()?;
+    }
+    if missing.fuzzer {
+        screen::title(&format!("Building cargo-fuzz {}, once", fuzz::TOOL.version));
+        fuzz::TOOL.install(|_| {})?;
     }
     let left = Missing::find();
     if !left.nothing() {

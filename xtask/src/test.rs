@@ -12,9 +12,9 @@ use comfy_table::{Table, presets};
 use gateway_lab::AGENT_VARIABLE;
 use nix::unistd::Uid;
 
-use crate::{bench, build, kernels, kube, screen, setup, toolchain::BpfRustc, workspace};
+use crate::{bench, build, fuzz, kernels, kube, screen, setup, toolchain::BpfRustc, workspace};
 
-/// Run every check: format, lints, unit tests, packet rows on three engines, properties, speed, lab tests, OVN, API server, demos.
+/// Run every check: format, lints, unit tests, packet rows on three engines, properties, fuzzing, speed, lab tests, OVN, API server, demos.
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -48,6 +48,8 @@ enum Section {
     Rows,
     /// Properties of the datapath on the host engine.
     Properties,
+    /// Fuzzers for a moment each, their corpus, and random frames in the loaded programs against the host engine.
+    Fuzz,
     /// Time per packet of the XDP programs against the committed ratios: warns, never fails.
     Speed,
     /// End to end in the lab.
@@ -84,6 +86,7 @@ impl Section {
             Self::Unit => "unit tests",
             Self::Rows => "packet rows on three engines",
             Self::Properties => "properties",
+            Self::Fuzz => "fuzzing",
             Self::Speed => "speed of the XDP programs",
             Self::Lab => "lab tests",
             Self::Oracle => "next to OVN",
@@ -102,6 +105,7 @@ impl Section {
             | Self::Unit
             | Self::Rows
             | Self::Properties
+            | Self::Fuzz
             | Self::Lab
             | Self::Oracle
             | Self::Cluster
@@ -129,6 +133,14 @@ impl Section {
             ]),
             Self::Rows => cargo(&["test", "--package=gateway-tests", "--release", "--test=rows"]),
             Self::Properties => cargo(&["test", "--package=gateway-tests", "--release", "--test=properties"]),
+            Self::Fuzz => cargo(&[
+                "test",
+                "--package=gateway-tests",
+                "--release",
+                "--test=corpus",
+                "--test=differential",
+            ])
+            .and_then(|()| fuzz::short()),
             Self::Speed => return Ok(speed()),
             Self::Lab => cargo(&[
                 "test",

@@ -2,19 +2,19 @@
 
 use std::{
     env,
-    fs::{self, File},
     path::{Path, PathBuf},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 
-use crate::workspace;
+use crate::{built::BuiltTool, workspace};
 
 /// The BPF target, little-endian as every machine we run on.
 pub(crate) const TARGET: &str = "bpfel-unknown-none";
 /// The version of bpf-linker that is known to work with LLVM 22.
 pub(crate) const LINKER_VERSION: &str = "0.13.0";
+const LINKER: BuiltTool = BuiltTool { name: "bpf-linker", version: LINKER_VERSION };
 /// Debian's LLVM for it.
 pub(crate) const LLVM_PREFIX: &str = "/usr/lib/llvm-22";
 
@@ -102,42 +102,16 @@ impl BpfRustc {
     }
 }
 
-/// Where this version of bpf-linker may be: the user's cache, outside any checkout, else the target folder.
-fn linker_roots() -> Vec<PathBuf> {
-    let folders = workspace::cache().into_iter().chain([workspace::target()]);
-    folders.map(|folder| folder.join(format!("tools/bpf-linker-{LINKER_VERSION}"))).collect()
-}
-
 /// The bpf-linker of that version, if it is there and runs.
 pub(crate) fn linker() -> Option<PathBuf> {
-    let mut paths = linker_roots().into_iter().map(|root| root.join("bin/bpf-linker"));
-    paths.find(|path| workspace::output(Command::new(path).arg("--version")).is_some())
+    LINKER.find()
 }
 
 /// Builds bpf-linker unless another process has done so meanwhile.
 pub(crate) fn install_linker() -> Result<()> {
-    let root = linker_roots().into_iter().find(|root| fs::create_dir_all(root).is_ok());
-    let root = root.context("neither the cache nor the target folder can be written: set $XDG_CACHE_HOME")?;
-    let parent = root.parent().unwrap_or(&root);
-    let lock_path = parent.join(format!(".bpf-linker-{LINKER_VERSION}.lock"));
-    let lock = File::create(&lock_path).with_context(|| format!("making {}", lock_path.display()))?;
-    lock.lock().with_context(|| format!("locking {}", lock_path.display()))?;
-    if linker().is_some() {
-        return Ok(());
-    }
-    let mut cargo = workspace::cargo();
-    cargo
-        .args(["install", "bpf-linker", "--version", LINKER_VERSION, "--locked", "--force", "--root"])
-        .arg(&root);
-    for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "RUSTC_WRAPPER", "CARGO_TARGET_DIR"] {
-        cargo.env_remove(variable);
-    }
-    if Path::new(LLVM_PREFIX).is_dir() {
-        cargo.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM_PREFIX);
-    }
-    workspace::run(&mut cargo)?;
-    if linker().is_none() {
-        bail!("bpf-linker was built but does not run: try {}/bin/bpf-linker --version", root.display());
-    }
-    Ok(())
+    LINKER.install(|cargo| {
+        if Path::new(LLVM_PREFIX).is_dir() {
+            cargo.args(["--no-default-features", "--features", "llvm-22"]).env("LLVM_PREFIX", LLVM_PREFIX);
+        }
+    })
 }

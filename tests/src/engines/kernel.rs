@@ -24,7 +24,12 @@ const FRAME_OUT: usize = 16_384;
 pub struct Kernel {
     object: Ebpf,
     kind: Kind,
+    /// As they stand: nobody but this runs the programs.
+    counters: Counters,
 }
+
+/// Every row of `verdicts`, and the watched ones of `eip_counters`.
+type Counters = (Vec<VerdictCounter>, Vec<EipCounter>);
 
 impl std::fmt::Debug for Kernel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -95,7 +100,9 @@ impl Kernel {
                 (Kind::Xdp | Kind::Tc, None) => {}
             }
         }
-        Ok(Self { object, kind })
+        let mut kernel = Self { object, kind, counters: Counters::default() };
+        kernel.counters = kernel.read_counters()?;
+        Ok(kernel)
     }
 
     /// The XDP program of a hook, for a tail call.
@@ -159,7 +166,7 @@ impl Kernel {
         Ok(())
     }
 
-    fn counters(&self) -> Result<(Vec<VerdictCounter>, Vec<EipCounter>)> {
+    fn read_counters(&self) -> Result<Counters> {
         let verdicts: PerCpuArray<_, VerdictCounter> =
             PerCpuArray::try_from(self.object.map(name::VERDICTS).context(name::VERDICTS)?)?;
         let eips: PerCpuArray<_, EipCounter> =
@@ -203,12 +210,23 @@ impl Engine for Kernel {
 
     fn run(&mut self, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<Seen> {
         self.fill(tables)?;
-        let (verdicts_before, eips_before) = self.counters()?;
+        self.run_filled(hook, frame)
+    }
+}
+
+impl Kernel {
+    /// Runs one frame on the tables that are there.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn run_filled(&mut self, hook: Hook, frame: &[u8]) -> Result<Seen> {
         let (action, frame) = self.test_run(hook, frame)?;
-        let (verdicts_after, eips_after) = self.counters()?;
+        let counters = self.read_counters()?;
+        let (verdicts_before, eips_before) = std::mem::replace(&mut self.counters, counters);
+        let (verdicts_after, eips_after) = &self.counters;
         let verdicts = Verdict::ALL
             .iter()
-            .zip(verdicts_before.iter().zip(&verdicts_after))
+            .zip(verdicts_before.iter().zip(verdicts_after))
             .filter(|(_, (before, after))| before != after)
             .map(|(verdict, (before, after))| {
                 let change = VerdictCounter {
@@ -219,7 +237,7 @@ impl Engine for Kernel {
             })
             .collect();
         let counters = (0..)
-            .zip(eips_before.iter().zip(&eips_after))
+            .zip(eips_before.iter().zip(eips_after))
             .filter(|(_, (before, after))| before != after)
             .map(|(slot, (before, after))| (slot, eip_change(before, after)))
             .collect();

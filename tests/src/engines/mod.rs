@@ -1,6 +1,7 @@
 //! Where a row runs: the datapath compiled for the host, and the loaded XDP and TC programs.
 
 pub mod host;
+#[cfg(feature = "suites")]
 pub mod kernel;
 
 use std::collections::BTreeMap;

@@ -1,0 +1,166 @@
+//! What must hold of every outcome, whatever the frame.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, ensure};
+use gateway_common::tables::VerdictCounter;
+use gateway_common::verdict::{Class, Verdict};
+use gateway_ebpf::datapath::{Action, Exit, Hook};
+
+use super::{hex, leaving, translation};
+use crate::engines::{Kind, Seen, host};
+use crate::fixture::Tables;
+
+/// Runs a frame on the host engine, as XDP and as TC, and checks both outcomes.
+///
+/// # Errors
+/// What does not hold.
+pub fn check(hook: Hook, tables: &Tables, frame: &[u8]) -> Result<(), String> {
+    outcomes(hook, tables, frame).map_err(|error| format!("{error:#}"))
+}
+
+fn outcomes(hook: Hook, tables: &Tables, frame: &[u8]) -> Result<()> {
+    let tc = checked(Kind::Tc, hook, tables, frame)?;
+    if matches!(hook, Hook::External | Hook::Underlay) {
+        let xdp = checked(Kind::Xdp, hook, tables, frame)?;
+        let verdict = verdict(&xdp, frame)?;
+        ensure!(left_to_twin(verdict) || xdp == tc, "as XDP {}\nas TC {}", shown(&xdp), shown(&tc));
+    }
+    Ok(())
+}
+
+/// Where XDP and TC differ by design: XDP leaves the untouched frame to its twin, who lets the kernel resolve or route.
+/// Everything else is the same on every engine, to the byte and the counter.
+pub fn left_to_twin(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::PassUnresolved | Verdict::PassToTwin)
+}
+
+fn checked(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<Seen> {
+    let seen = host::run(kind, hook, tables, frame);
+    let again = host::run(kind, hook, tables, frame);
+    ensure!(seen == again, "the same frame, two outcomes: {}\n{}", shown(&seen), shown(&again));
+    outcome(kind, hook, tables, frame, &seen).with_context(|| format!("as {kind:?}: {}", shown(&seen)))?;
+    Ok(seen)
+}
+
+/// An outcome in one line, its frame as hexadecimal digits.
+pub fn shown(seen: &Seen) -> String {
+    let Seen { action, exit, frame, verdicts, counters } = seen;
+    format!("{action:?} {exit:?} {verdicts:?} {counters:?} {}", hex(frame))
+}
+
+fn outcome(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8], seen: &Seen) -> Result<()> {
+    let verdict = verdict(seen, frame)?;
+    let exit = seen.exit.context("the host engine says its exit")?;
+    ensure!(belongs(verdict, hook), "{verdict:?} is no verdict of {hook:?}");
+    ensure!(kind == Kind::Tc || !needs_kernel(exit), "{exit:?} is not for XDP");
+    ensure!(does(verdict, exit.action), "{verdict:?} does not go with {exit:?}");
+    ensure!(is_known(exit, tables), "nobody knows the interface of {exit:?}");
+    untouched(verdict, hook, frame, &seen.frame)?;
+    counted(verdict, tables, seen)?;
+    leaving::check(verdict, exit, hook, tables, frame, &seen.frame)?;
+    translation::check(verdict, exit, hook, tables, frame, &seen.frame)
+}
+
+/// The one verdict, counted as one packet with all its bytes.
+fn verdict(seen: &Seen, frame: &[u8]) -> Result<Verdict> {
+    let (verdict, _) = seen.verdicts.first_key_value().context("no verdict")?;
+    let once = VerdictCounter { packets: 1, bytes: frame.len() as u64 };
+    ensure!(seen.verdicts == BTreeMap::from([(*verdict, once)]), "verdicts {:?}", seen.verdicts);
+    Ok(*verdict)
+}
+
+/// Whether a frame may end so at a hook.
+fn belongs(verdict: Verdict, hook: Hook) -> bool {
+    use Verdict::*;
+    let is_quote_refused = matches!(
+        verdict,
+        DropShortQuote | DropForeignQuote | DropRedirect | DropSourceQuench | DropMalformed | PassDisabled
+    );
+    let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig);
+    let has_no_hop = matches!(verdict, PassUnresolved | PassToTwin);
+    match hook {
+        Hook::External => {
+            let answers = matches!(verdict, ArpReply | EchoReply | TimeExceeded | DropExpired);
+            let sends = matches!(verdict, ToWorker | ToLocalPod);
+            let passes = matches!(verdict, PassNotIpv4 | PassNotForUs | PassNicIp);
+            is_quote_refused || is_too_long || has_no_hop || answers || sends || passes
+        }
+        Hook::Underlay => {
+            let sends = matches!(verdict, ToExternal | ToEip | ToNicIp | FromGateway);
+            let passes = matches!(verdict, PassNotIpv4 | PassNotTunnel | PassForeignVni);
+            let drops = matches!(verdict, DropUnknownVtep | DropSpoofedSource | DropNoSuchPod)
+                || matches!(verdict, DropNotIpv4Inside | DropGeneveVersion | DropGeneveControl)
+                || matches!(verdict, DropCriticalOption | DropOuterChecksum | DropCongestion)
+                || matches!(verdict, TimeExceeded | DropExpired);
+            is_quote_refused || is_too_long || has_no_hop || sends || passes || drops
+        }
+        Hook::UnderlayEgress => {
+            let passes = matches!(verdict, PassNotIpv4 | PassNotPod | PassInternal);
+            is_quote_refused || passes || matches!(verdict, ToGateway | ToEip)
+        }
+        Hook::RouterPortEgress => {
+            let passes = matches!(verdict, PassNotIpv4 | PassNotPod);
+            is_quote_refused || is_too_long || passes || matches!(verdict, ToExternal | ToEip | ArpReply)
+        }
+    }
+}
+
+fn needs_kernel(exit: Exit) -> bool {
+    matches!(exit.action, Action::RedirectNeighbor | Action::Inject)
+}
+
+fn does(verdict: Verdict, action: Action) -> bool {
+    match verdict.class() {
+        Class::Forward => action != Action::Drop,
+        Class::Answer => !matches!(action, Action::Drop | Action::Pass),
+        Class::Pass => action == Action::Pass,
+        Class::Drop => action == Action::Drop,
+    }
+}
+
+fn is_known(exit: Exit, tables: &Tables) -> bool {
+    let config = &tables.config;
+    match exit.action {
+        Action::Pass | Action::Drop | Action::Reflect => exit == Exit { action: exit.action, ..Exit::PASS },
+        Action::Redirect => {
+            exit.ifindex == config.external_ifindex
+                || tables.vteps.values().any(|vtep| vtep.ifindex == exit.ifindex && exit.ifindex != 0)
+        }
+        Action::RedirectNeighbor | Action::Inject => {
+            exit.ifindex == config.underlay_ifindex || exit.ifindex == config.router_port_ifindex
+        }
+    }
+}
+
+/// What passes is as it came, and so is what is dropped: unless it turned out late that it had to be, when the tunnel
+/// was off or the length cut. Nobody sees such a frame again.
+fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Result<()> {
+    use Verdict::*;
+    let is_quote = matches!(verdict, DropShortQuote | DropForeignQuote | DropRedirect | DropSourceQuench);
+    let is_late = is_quote || (hook == Hook::Underlay && matches!(verdict, DropExpired | DropTooBig));
+    let stays = match verdict.class() {
+        Class::Pass => true,
+        Class::Drop => !is_late,
+        Class::Forward | Class::Answer => false,
+    };
+    ensure!(!stays || before == after, "{verdict:?}, but the frame was changed");
+    Ok(())
+}
+
+/// Each pod whose packet went on has counted it once, and nobody else anything.
+fn counted(verdict: Verdict, tables: &Tables, seen: &Seen) -> Result<()> {
+    let goes_on = verdict.class() == Class::Forward;
+    ensure!(goes_on != seen.counters.is_empty(), "EIP counters {:?}", seen.counters);
+    let known = |slot| {
+        tables.eips.values().any(|eip| eip.slot == slot) || tables.pods.values().any(|pod| pod.slot == slot)
+    };
+    for (slot, counter) in &seen.counters {
+        ensure!(known(*slot), "a counter of nobody: {slot}");
+        let counts = [(counter.in_packets, counter.in_bytes), (counter.out_packets, counter.out_bytes)];
+        for (packets, bytes) in counts {
+            ensure!(packets <= 1 && (packets == 0) == (bytes == 0), "slot {slot}: {counter:?}");
+        }
+    }
+    Ok(())
+}
