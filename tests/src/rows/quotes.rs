@@ -152,7 +152,17 @@ fn refused_rows() -> Vec<Row> {
         ),
         refused("redirect", Verdict::DropRedirect, turn, &ours[..28]),
         refused("source quench", Verdict::DropSourceQuench, quench, &ours[..28]),
+        behind_the_end(),
     ]
+}
+
+/// To a pod on the gateway, whose frames are not trimmed: padding that would complete the quote.
+fn behind_the_end() -> Row {
+    let ours = ip(EIP0, OUTSIDE).udp(7, 9, b"payload");
+    let packet = [&ip(ROUTER, EIP0).icmp(unreachable(), &ours[..19]), &ours[19..28]].concat();
+    let frame = ipv4_frame(CLIENT_MAC, NIC_MAC, &packet);
+    let name = "what lies behind the packet's end is not quoted";
+    Row::drop(name, Hook::External, gateway(), frame, Verdict::DropShortQuote)
 }
 
 fn outward(name: &'static str, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
