@@ -174,7 +174,7 @@ rows! {
         out_packets: u64,
         /// Bytes from the pod.
         out_bytes: u64,
-        /// CLOCK_MONOTONIC of the last packet, nanoseconds; 0 for never.
+        /// CLOCK_MONOTONIC_COARSE of the last packet, nanoseconds, good to a few milliseconds; 0 for never.
         last_seen_ns: u64,
     }
     /// Row of `verdicts`, one per CPU. Bytes are those of the frame as it arrived at the hook.

@@ -3,7 +3,7 @@
 
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::bpf_ktime_get_ns;
+use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
     Config, Eip, EipCounter, EipKey, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor,
@@ -95,7 +95,7 @@ impl Env for Tables {
                     (*row).out_bytes += bytes;
                 }
             }
-            (*row).last_seen_ns = bpf_ktime_get_ns();
+            (*row).last_seen_ns = bpf_ktime_get_coarse_ns();
         }
     }
 }

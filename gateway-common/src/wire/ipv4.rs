@@ -4,6 +4,8 @@ use crate::csum::{self, Sum};
 
 /// Bytes of a header without options.
 pub const HEADER_LEN: usize = 20;
+/// Offset of the time to live, which the protocol number follows.
+pub const TTL: usize = 8;
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
 /// Protocol number of TCP.

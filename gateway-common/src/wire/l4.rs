@@ -4,6 +4,8 @@ use super::ipv4;
 
 /// Bytes of a UDP header.
 pub const UDP_LEN: usize = 8;
+/// Offset of the destination port in a UDP header.
+pub const DESTINATION_PORT: usize = 2;
 /// Bytes of a TCP header without options.
 pub const TCP_LEN: usize = 20;
 /// Offset of the flags byte in a TCP header.

@@ -5,7 +5,7 @@ use gateway_common::ecn;
 use gateway_common::tables::Config;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::{self as wire, INNER_IP, OVERHEAD};
-use gateway_common::wire::{eth, ipv4};
+use gateway_common::wire::{eth, ipv4, l4};
 
 use super::geneve::{self, L4Sum};
 use super::packet::Packet;
@@ -40,6 +40,9 @@ pub(super) struct Tunnelled {
 /// Reads a frame that arrived on the underlay. Nothing is changed.
 #[inline(always)]
 pub(super) fn inspect<F: Frame, E: Env>(frame: &F, env: &E, config: &Config) -> Step<Tunnelled> {
+    if is_foreign(frame, config) {
+        return Err(Outcome::pass(Verdict::PassNotTunnel));
+    }
     let packet = Packet { ip: 0, header: ipv4::Header([0; ipv4::HEADER_LEN]) };
     let mut tunnelled = Tunnelled { from: [0; 4], vtep_flags: 0, depth: 0, packet };
     match read(frame, env, config, &mut tunnelled) {
@@ -55,6 +58,16 @@ pub(super) fn inspect<F: Frame, E: Env>(frame: &F, env: &E, config: &Config) -> 
     } else {
         Err(Outcome::drop(Verdict::DropOuterChecksum))
     }
+}
+
+/// What most of a node's traffic shows by two fields: it is no UDP, or for another port. [`find`] looks at the rest.
+#[inline(always)]
+fn is_foreign<F: Frame>(frame: &F, config: &Config) -> bool {
+    let udp = match frame.load(eth::HEADER_LEN + ipv4::TTL) {
+        Some([_ttl, protocol]) => protocol == ipv4::UDP,
+        None => false,
+    };
+    !udp || frame.load(OUTER_UDP + l4::DESTINATION_PORT) != Some(config.geneve_port)
 }
 
 /// A function of its own, for the stack's sake: `None` when `found` is filled in, else the frame's end.

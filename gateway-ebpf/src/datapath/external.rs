@@ -60,7 +60,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
     let destination = packet.header.destination();
     let eip = env.eip(destination);
     if eip.is_some() || destination == config.nic_ip {
-        martian::refuse(config, &packet.header)?;
+        martian::refuse_outside(config, &packet.header)?;
     }
     match eip {
         Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),

@@ -26,6 +26,16 @@ pub(super) fn refuse(config: &Config, header: &ipv4::Header) -> Step<()> {
     }
 }
 
+/// The same for what arrives from outside, where nobody has the router port's address either.
+#[inline(always)]
+pub(super) fn refuse_outside(config: &Config, header: &ipv4::Header) -> Step<()> {
+    if header.source() == config.nic_ip {
+        Err(Outcome::drop(Verdict::DropMartian))
+    } else {
+        refuse(config, header)
+    }
+}
+
 /// The external subnet's broadcast address is one as well: a router does not help to amplify (RFC 2644).
 #[inline(always)]
 fn is_martian(config: &Config, addr: [u8; 4]) -> bool {

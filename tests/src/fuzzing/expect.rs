@@ -73,18 +73,24 @@ fn verdict(seen: &Seen, frame: &[u8]) -> Result<Verdict> {
 /// Whether a frame may end so at a hook.
 fn belongs(verdict: Verdict, hook: Hook) -> bool {
     use Verdict::*;
-    let is_quote_refused = matches!(
+    let is_refused = matches!(
         verdict,
-        DropShortQuote | DropForeignQuote | DropRedirect | DropSourceQuench | DropMalformed | PassDisabled
+        DropShortQuote
+            | DropForeignQuote
+            | DropRedirect
+            | DropSourceQuench
+            | DropMalformed
+            | DropMartian
+            | PassDisabled
     );
-    let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig);
+    let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig | Fragmented);
     let has_no_hop = matches!(verdict, PassUnresolved | PassToTwin);
     match hook {
         Hook::External => {
             let answers = matches!(verdict, ArpReply | EchoReply | TimeExceeded | DropExpired);
             let sends = matches!(verdict, ToWorker | ToLocalPod);
             let passes = matches!(verdict, PassNotIpv4 | PassNotForUs | PassNicIp);
-            is_quote_refused || is_too_long || has_no_hop || answers || sends || passes
+            is_refused || is_too_long || has_no_hop || answers || sends || passes
         }
         Hook::Underlay => {
             let sends = matches!(verdict, ToExternal | ToEip | ToNicIp | FromGateway);
@@ -93,15 +99,15 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
                 || matches!(verdict, DropNotIpv4Inside | DropGeneveVersion | DropGeneveControl)
                 || matches!(verdict, DropCriticalOption | DropOuterChecksum | DropCongestion)
                 || matches!(verdict, TimeExceeded | DropExpired);
-            is_quote_refused || is_too_long || has_no_hop || sends || passes || drops
+            is_refused || is_too_long || has_no_hop || sends || passes || drops
         }
         Hook::UnderlayEgress => {
             let passes = matches!(verdict, PassNotIpv4 | PassNotPod | PassInternal);
-            is_quote_refused || passes || matches!(verdict, ToGateway | ToEip)
+            is_refused || passes || matches!(verdict, ToGateway | ToEip)
         }
         Hook::RouterPortEgress => {
             let passes = matches!(verdict, PassNotIpv4 | PassNotPod);
-            is_quote_refused || is_too_long || passes || matches!(verdict, ToExternal | ToEip | ArpReply)
+            is_refused || is_too_long || passes || matches!(verdict, ToExternal | ToEip | ArpReply)
         }
     }
 }
@@ -112,6 +118,8 @@ fn needs_kernel(exit: Exit) -> bool {
 
 fn does(verdict: Verdict, action: Action) -> bool {
     match verdict.class() {
+        // Its copies go on.
+        Class::Forward if verdict == Verdict::Fragmented => action == Action::Drop,
         Class::Forward => action != Action::Drop,
         Class::Answer => !matches!(action, Action::Drop | Action::Pass),
         Class::Pass => action == Action::Pass,
@@ -150,7 +158,7 @@ fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Resul
 
 /// Each pod whose packet went on has counted it once, and nobody else anything.
 fn counted(verdict: Verdict, tables: &Tables, seen: &Seen) -> Result<()> {
-    let goes_on = verdict.class() == Class::Forward;
+    let goes_on = verdict.class() == Class::Forward && verdict != Verdict::Fragmented;
     ensure!(goes_on != seen.counters.is_empty(), "EIP counters {:?}", seen.counters);
     let known = |slot| {
         tables.eips.values().any(|eip| eip.slot == slot) || tables.pods.values().any(|pod| pod.slot == slot)

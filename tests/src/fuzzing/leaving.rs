@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use etherparse::{EtherType, Ethernet2HeaderSlice};
+use gateway_common::addr::Mac;
 use gateway_common::verdict::{Class, Verdict};
 use gateway_ebpf::datapath::{Action, Exit, Hook};
 
@@ -33,7 +34,7 @@ pub(super) fn check(
     before: &[u8],
     after: &[u8],
 ) -> Result<()> {
-    if matches!(verdict.class(), Class::Pass | Class::Drop) {
+    if matches!(verdict.class(), Class::Pass | Class::Drop) || verdict == Verdict::Fragmented {
         return Ok(());
     }
     if verdict == Verdict::ArpReply {
@@ -53,10 +54,15 @@ pub(super) fn check(
         let is_trimmed = matches!(hook, Hook::External | Hook::UnderlayEgress);
         ensure!(!is_trimmed || after.len() == 14 + tunnel.outer.len(), "padding in the tunnel");
         handover::check(verdict, tables, after)?;
-        packets(verdict, &came, &tunnel.inner)
+        packets(verdict, (before, &came), &tunnel.inner)
     } else {
-        packets(verdict, &came, &Packet::read(&after[14..]).context("no whole packet leaves")?)
+        packets(verdict, (before, &came), &Packet::read(&after[14..]).context("no whole packet leaves")?)
     }
+}
+
+/// Whether a frame is a copy of a packet that is to become a fragment of it.
+fn is_copy(frame: &[u8]) -> bool {
+    frame[6..11] == Mac::FRAGMENT.0[..5]
 }
 
 /// The headers of our tunnel.
@@ -89,8 +95,9 @@ fn outer(tunnel: &Tunnel<'_>, tables: &Tables) -> Result<()> {
     Ok(())
 }
 
-/// What came and what leaves: checksums are carried, never repaired and never broken. An error is ours and right.
-fn packets(verdict: Verdict, came: &Packet<'_>, leaves: &Packet<'_>) -> Result<()> {
+/// What came and what leaves: checksums are carried, never repaired and never broken. An error is ours and right. A copy may
+/// have become a fragment, which the rows look at.
+fn packets(verdict: Verdict, (frame, came): (&[u8], &Packet<'_>), leaves: &Packet<'_>) -> Result<()> {
     let (before, after) =
         [came, leaves].map(|packet| (packet.header_checksum(), packet.l4_checksum())).into();
     if matches!(verdict, Verdict::TimeExceeded | Verdict::FragmentationNeeded) {
@@ -99,6 +106,10 @@ fn packets(verdict: Verdict, came: &Packet<'_>, leaves: &Packet<'_>) -> Result<(
         return Ok(());
     }
     ensure!(before.0 == after.0, "header checksum {:?}, now {:?}", before.0, after.0);
+    if is_copy(frame) && leaves.len() < came.len() {
+        ensure!(!came.header.dont_fragment() && leaves.header.is_fragmenting_payload(), "no fragment");
+        return Ok(());
+    }
     // What a TCP header claims beyond the segment may be looked for an MSS.
     ensure!(
         before.1 == after.1 || came.has_lying_tcp_header(),

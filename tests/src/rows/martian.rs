@@ -81,6 +81,8 @@ fn external_rows() -> Vec<Row> {
     let foreign = udp(&ip([0; 4], [192, 168, 100, 9]));
     let mut rows: Vec<_> = MARTIANS.into_iter().flat_map(from).collect();
     rows.push(dropped("no error to 127.0.0.1".to_owned(), Hook::External, gateway(), from_client(&expired)));
+    let ours = udp(&ip(NIC_IP, EIP1));
+    rows.push(dropped("from nic-ip to an EIP".to_owned(), Hook::External, gateway(), from_client(&ours)));
     rows.push(Row::pass(
         "from 0.0.0.0 to nobody of ours: the kernel's",
         Hook::External,

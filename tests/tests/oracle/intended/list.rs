@@ -209,9 +209,4 @@ pub(crate) const ALL: &[Intended] = &[
         reason: "Reserved addresses are no host's (RFC 1812, section 5.3.7).",
         cases: &[(&["in: from 240.0.0.1"], &[("pod", PACKETS, NONE, "UDP, TTL 63, from 240.0.0.1")])],
     },
-    Intended {
-        reason: "A gap: nobody but the gateway itself has this address, and OVN drops what claims to come from \
-                 it.",
-        cases: &[(&["in: from nic-ip"], &[("pod", PACKETS, "UDP, TTL 62, from 192.168.100.254", NONE)])],
-    },
 ];
