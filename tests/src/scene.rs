@@ -27,7 +27,7 @@ pub fn agent() -> Result<PathBuf> {
     Ok(agent)
 }
 
-/// A lab whose external link is watched: a pod's address on it, in a packet or in what an ICMP error quotes, fails the test.
+/// A lab whose external link is watched: a pod's address that arrives at the client, in a packet or in what an ICMP error quotes, fails the test.
 #[derive(Debug)]
 pub struct Scene {
     // Dropped before the lab.
@@ -67,7 +67,7 @@ pub fn scene(prefix: &str, mtu: u16) -> Result<Scene> {
     let config = LabConfig { mtu, eip: true, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
     let lab = Lab::up(&config)?;
     let mut watch =
-        lab.spawn("client", &["tcpdump", "--immediate-mode", "-lnqi", "eth0", "-c", "20", LEAK])?;
+        lab.spawn("client", &["tcpdump", "--immediate-mode", "-lnqi", "eth0", "-Q", "in", "-c", "20", LEAK])?;
     watch.wait_for("listening on", Duration::from_secs(5))?;
     Ok(Scene { watch, lab })
 }

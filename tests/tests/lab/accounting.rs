@@ -26,6 +26,8 @@ use crate::scene::{
 const TIMES: u64 = 10;
 /// The longest frame of the lab's wires.
 const LONGEST: usize = 1514;
+/// The last byte of a frame's source MAC: which fragment of its packet a copy becomes.
+const SOURCE_END: usize = 11;
 /// Frames sent before the receivers are given time: a veth's ring has 256.
 const BURST: usize = 32;
 
@@ -61,12 +63,20 @@ fn frames(hook: Hook) -> Vec<Vec<u8>> {
     rows::all().into_iter().filter(is_here).map(|row| row.frame).filter(fits).collect()
 }
 
-/// What the gateway must count for a frame: at XDP, and at the TC twin what XDP passes. And whether it leaves by the external NIC.
+/// What the gateway must count for a frame: at XDP, at the TC twin what XDP passes, and there the copies that become fragments. And whether it leaves by the external NIC.
 fn expect(hook: Hook, frame: &[u8], counts: &mut BTreeMap<Verdict, u64>) -> bool {
     let run = |kind, frame: &[u8]| -> Seen { host::run(kind, hook, &fixture::gateway(), frame) };
     let mut steps = vec![run(Kind::Xdp, frame)];
     if steps[0].action == Coarse::Pass {
         steps.push(run(Kind::Tc, &steps[0].frame.clone()));
+    }
+    if let Some(whole) = steps.last().filter(|seen| seen.verdicts.contains_key(&Verdict::Fragmented)) {
+        let mut copy = whole.frame.clone();
+        let count = copy[SOURCE_END];
+        for number in 1..=count {
+            copy[SOURCE_END] = number;
+            steps.push(run(Kind::Tc, &copy));
+        }
     }
     for verdict in steps.iter().flat_map(|seen| seen.verdicts.keys()) {
         *counts.entry(*verdict).or_default() += TIMES;
