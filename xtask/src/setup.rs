@@ -44,7 +44,7 @@ enum Part {
 }
 
 /// Programs we call, and the Debian package each is in.
-const TOOLS: [(&str, &str); 24] = [
+const TOOLS: [(&str, &str); 25] = [
     ("arping", "iputils-arping"),
     ("bpftool", "bpftool"),
     ("c++", "g++"),
@@ -54,6 +54,7 @@ const TOOLS: [(&str, &str); 24] = [
     ("ethtool", "ethtool"),
     ("ip", "iproute2"),
     ("iperf3", "iperf3"),
+    ("mtr", "mtr-tiny"),
     ("nft", "nftables"),
     ("nsenter", "util-linux"),
     ("ovn-controller", "ovn-host"),

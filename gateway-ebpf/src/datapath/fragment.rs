@@ -37,7 +37,7 @@ pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) -> Step
     }
     let payload = u32::from(packet.header.payload_len());
     if packet.header.fragment_offset() + payload > u32::from(u16::MAX) {
-        return Err(Outcome::drop(Verdict::DropMalformed));
+        return Err(Outcome::drop(Verdict::DropTooBig));
     }
     let count = payload.div_ceil(payload_of_each(packet, mtu).max(1));
     if count > MAX_FRAGMENTS {

@@ -95,7 +95,7 @@ fn inward() -> Vec<Row> {
                 hook,
                 gateway(),
                 from_client(&ping_of_death.raw(UDP, &data)),
-                Verdict::DropMalformed,
+                Verdict::DropTooBig,
             )
             .only(Kind::Tc),
         ],

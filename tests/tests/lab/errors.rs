@@ -1,7 +1,8 @@
 //! ICMP errors cross the translation: applications and tools on both sides see what they would see without it.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use gateway_lab::Lab;
+use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::scene::{CLIENT, EIP1, scene, verdict};
@@ -61,6 +62,30 @@ fn traceroute_shows_the_gateway_and_never_the_pod() -> Result<()> {
     wire.are_well_formed("the external network")?;
     let leaks = wire.matching("ip.addr == 10.244.0.0/16 || ip.addr == 172.18.0.0/24")?;
     ensure!(leaks.is_empty(), "an inner address is on the external network: {leaks:?}");
+    Ok(())
+}
+
+/// The addresses `mtr` saw, hop by hop; `???` for silence.
+fn mtr_hops(lab: &Lab, from: &str, to: &str, how: &[&str]) -> Result<Vec<String>> {
+    let words = [&["mtr", "-n", "--json", "-c3", "-i0.2", "-G1", "-m6"], how, &[to]].concat();
+    let all: Value = serde_json::from_str(&lab.read(from, &words)?)?;
+    let hubs = all["report"]["hubs"].as_array().context("no hubs")?;
+    Ok(hubs.iter().filter_map(|hub| hub["host"].as_str()).map(ToOwned::to_owned).collect())
+}
+
+#[test]
+fn mtr_shows_the_same() -> Result<()> {
+    let lab = scene("d9-", 1500)?;
+    for how in [&[][..], &["--udp"], &["--tcp", "-P", "80"]] {
+        for (from, to, expected) in [
+            ("client", EIP1, &[NIC_IP, NIC_IP, EIP1][..]),
+            ("pod1a", CLIENT, &[CNI, NIC_IP, CLIENT]),
+            ("pod1a", OUTSIDE, &[CNI, NIC_IP, CLIENT, OUTSIDE]),
+        ] {
+            let hops = mtr_hops(&lab, from, to, how)?;
+            ensure!(hops == expected, "{from} to {to}, {how:?}: {hops:?}");
+        }
+    }
     Ok(())
 }
 
