@@ -131,46 +131,14 @@ impl Section {
                 "--package=gateway-lab",
                 "--package=xtask",
             ]),
-            Self::Rows => cargo(&["test", "--package=gateway-tests", "--release", "--test=rows"]),
-            Self::Properties => cargo(&["test", "--package=gateway-tests", "--release", "--test=properties"]),
-            Self::Fuzz => cargo(&[
-                "test",
-                "--package=gateway-tests",
-                "--release",
-                "--test=corpus",
-                "--test=differential",
-            ])
-            .and_then(|()| fuzz::short()),
+            Self::Rows => suites(&["rows"], &[]),
+            Self::Properties => suites(&["properties"], &[]),
+            Self::Fuzz => suites(&["corpus", "differential"], &[]).and_then(|()| fuzz::short()),
             Self::Speed => return Ok(speed()),
-            Self::Lab => cargo(&[
-                "test",
-                "--package=gateway-tests",
-                "--release",
-                "--test=lab",
-                "--",
-                "--test-threads=1",
-            ]),
-            Self::Oracle => cargo(&[
-                "test",
-                "--package=gateway-tests",
-                "--release",
-                "--test=oracle",
-                "--",
-                "--test-threads=1",
-                "--nocapture",
-            ]),
+            Self::Lab => suites(&["lab"], &["--", "--test-threads=1"]),
+            Self::Oracle => suites(&["oracle"], &["--", "--test-threads=1", "--nocapture"]),
             Self::Cluster => kube::ensure().and_then(|()| {
-                cargo(&[
-                    "test",
-                    "--package=gateway-tests",
-                    "--release",
-                    "--no-fail-fast",
-                    "--test=kube",
-                    "--test=kubevirt",
-                    "--test=deploy",
-                    "--",
-                    "--test-threads=1",
-                ])
+                suites(&["kube", "kubevirt", "deploy"], &["--no-fail-fast", "--", "--test-threads=1"])
             }),
             Self::Kube => kube::ensure()
                 .and_then(|()| cargo(&["test", "--package=gateway-apiserver", "--", "--test-threads=1"])),
@@ -239,6 +207,15 @@ fn selection(asked: &[Section]) -> Vec<Section> {
 
 fn cargo(words: &[&str]) -> Result<()> {
     workspace::run(workspace::cargo().args(words).env(AGENT_VARIABLE, workspace::agent()))
+}
+
+/// Runs suites of the package gateway-tests, with more words for cargo and, behind `--`, for the tests.
+fn suites(names: &[&str], more: &[&str]) -> Result<()> {
+    let names: Vec<_> = names.iter().map(|name| format!("--test={name}")).collect();
+    let mut words = vec!["test", "--package=gateway-tests", "--release"];
+    words.extend(names.iter().map(String::as_str));
+    words.extend(more);
+    cargo(&words)
 }
 
 /// Runs a demo of the agent that is built: a process of its own, so that Ctrl-C ends it as it does a person's.

@@ -1,5 +1,6 @@
 //! Packet tests: each is a row of data, run on every engine of its kind.
 
+pub mod answers;
 pub mod arrivals;
 pub mod checksums;
 pub mod egress;
@@ -167,6 +168,7 @@ fn hex(bytes: &[u8]) -> String {
 /// All rows.
 pub fn all() -> Vec<Row> {
     [
+        answers::rows(),
         external::rows(),
         underlay::rows(),
         egress::rows(),
