@@ -228,12 +228,35 @@ pub struct Link {
     pub up: bool,
     /// Up, and with something at the other end of the cable.
     pub carrier: bool,
-    /// Takes frames that XDP redirects to it.
-    pub redirect_target: bool,
+    /// What it takes of the frames that XDP redirects to it.
+    pub takes: Takes,
     /// For a macvlan: the ifindex of the link below.
     pub parent: Option<u32>,
     /// Its IPv4 addresses.
     pub addresses: Vec<Prefix>,
+}
+
+/// What a NIC takes of the frames that XDP redirects to it. The kernel drops the others without a word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Takes {
+    /// None.
+    #[default]
+    Nothing,
+    /// Those in one buffer; a jumbo frame lies in several.
+    OneBuffer,
+    /// All.
+    Everything,
+}
+
+impl Takes {
+    /// The flags of `config` that say so: `whole` for frames in one buffer, `pieces` for those in several.
+    pub fn flags(self, whole: u32, pieces: u32) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::OneBuffer => whole,
+            Self::Everything => whole | pieces,
+        }
+    }
 }
 
 /// How the kernel would reach an address.

@@ -197,6 +197,11 @@ pub const CONFIG_OWNER: u32 = 1;
 pub const CONFIG_XDP_TO_EXTERNAL: u32 = 2;
 /// `Config::flags`: XDP may redirect to the underlay NIC.
 pub const CONFIG_XDP_TO_UNDERLAY: u32 = 4;
+/// `Config::flags`: XDP may redirect a frame of several buffers, as jumbo frames are, to the external NIC. The kernel drops
+/// it where the driver cannot (no `NETDEV_XDP_ACT_NDO_XMIT_SG`), before 6.3 anywhere; the TC twin sends it.
+pub const CONFIG_XDP_PIECES_TO_EXTERNAL: u32 = 16;
+/// `Config::flags`: XDP may redirect a frame of several buffers to the underlay NIC.
+pub const CONFIG_XDP_PIECES_TO_UNDERLAY: u32 = 32;
 /// `Config::flags`: the MSS option of a SYN stays as it is; path MTU discovery alone finds what fits. Clear in what an agent
 /// that does not know it writes.
 pub const CONFIG_KEEP_MSS: u32 = 8;

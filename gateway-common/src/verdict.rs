@@ -81,7 +81,7 @@ verdicts! {
     PassNotPod, Pass, "pass_not_pod", "The source is no EIP pod on this node.";
     PassInternal, Pass, "pass_internal", "From an EIP pod to an internal prefix: never by the gateway.";
     PassUnresolved, Pass, "pass_unresolved", "Next hop not known yet: the kernel resolves it at the TC twin.";
-    PassToTwin, Pass, "pass_to_twin", "Needs the kernel's routing, or fragmentation: the TC twin takes it.";
+    PassToTwin, Pass, "pass_to_twin", "Needs the kernel's routing, fragmentation, or a NIC that takes no such frame from XDP: the TC twin takes it.";
     DropMalformed, Drop, "drop_malformed", "Header fields contradict each other or the frame is cut short.";
     DropUnknownVtep, Drop, "drop_unknown_vtep", "Geneve of ours from an address that is no node.";
     DropSpoofedSource, Drop, "drop_spoofed_source", "Geneve of ours with an inner source that does not live on that node.";

@@ -102,6 +102,11 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn in_pieces(&self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn segments(&self) -> u32 {
         // SAFETY: the skb is the kernel's.
         let (size, count, len) = unsafe { ((*self.skb).gso_size, (*self.skb).gso_segs, (*self.skb).len) };

@@ -45,6 +45,11 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn in_pieces(&self) -> bool {
+        self.ctx.data() + (self.frame_len() as usize) > self.ctx.data_end()
+    }
+
+    #[inline(always)]
     fn segments(&self) -> u32 {
         1
     }

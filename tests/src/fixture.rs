@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables::{
-    CONFIG_OWNER, CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, Neighbor, NeighborKey,
-    Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
+    CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
+    CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, Neighbor, NeighborKey, Pod, PodKey, VTEP_GATEWAY, Vtep,
+    VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.
@@ -78,11 +79,16 @@ pub struct Tables {
 }
 
 const LOCAL: [u8; 4] = [0; 4];
+/// NICs that take any frame from XDP.
+const XDP_SENDS: u32 = CONFIG_XDP_TO_EXTERNAL
+    | CONFIG_XDP_TO_UNDERLAY
+    | CONFIG_XDP_PIECES_TO_EXTERNAL
+    | CONFIG_XDP_PIECES_TO_UNDERLAY;
 
 fn config(local_vtep: [u8; 4], flags: u32) -> Config {
     Config {
         abi: ABI_VERSION,
-        flags: flags | CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_TO_UNDERLAY,
+        flags: flags | XDP_SENDS,
         external_ifindex: EXTERNAL,
         router_port_ifindex: ROUTER_PORT,
         underlay_ifindex: UNDERLAY,

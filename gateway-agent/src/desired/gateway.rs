@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_TO_EXTERNAL};
+use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_TO_EXTERNAL};
 
 use crate::desired::claim::Claim;
 use crate::desired::problem::Problem;
@@ -61,10 +61,8 @@ pub(crate) fn without_carrier(round: &Round<'_>, (name, link): (&str, &Link)) ->
 /// The external side: flags, hooks, router port, neighbours, announcements, and the way of local EIP pods.
 pub(crate) fn external_side(round: &Round<'_>, (nic, link): (&str, &Link), datapath: &mut Datapath) {
     let config = round.config;
-    datapath.config.flags |= CONFIG_OWNER;
-    if link.redirect_target {
-        datapath.config.flags |= CONFIG_XDP_TO_EXTERNAL;
-    }
+    datapath.config.flags |=
+        CONFIG_OWNER | link.takes.flags(CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_EXTERNAL);
     datapath.config.external_ifindex = link.ifindex;
     datapath.config.external_mtu = link.mtu;
     for hook in [Hook::XdpExternal, Hook::TcExternal] {

@@ -49,7 +49,7 @@ pub(crate) fn underlay<'a>(
 pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     let Round { config, underlay: (nic, link), .. } = *round;
     let external = config.external_gateway;
-    let to_underlay = if link.redirect_target { tables::CONFIG_XDP_TO_UNDERLAY } else { 0 };
+    let to_underlay = link.takes.flags(tables::CONFIG_XDP_TO_UNDERLAY, tables::CONFIG_XDP_PIECES_TO_UNDERLAY);
     let keep_mss = if config.mss_clamp { 0 } else { tables::CONFIG_KEEP_MSS };
     datapath.config = tables::Config {
         abi: gateway_common::ABI_VERSION,

@@ -5,7 +5,7 @@ use gateway_common::tables::Config;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{arp, eth};
 
-use super::{Env, Exit, Frame, Outcome, Step};
+use super::{Env, Exit, Frame, Nic, Outcome, Step, can_send};
 
 /// Answers a request for an EIP or, if `for_nic_ip`, for the router port, with the router port's MAC.
 ///
@@ -25,6 +25,7 @@ pub(super) fn answer<F: Frame, E: Env>(
     if request.operation != arp::REQUEST || request.is_announcement() || !is_ours {
         return Err(NOT_OURS);
     }
+    can_send(frame, config, Nic::EXTERNAL)?;
     let mac = Mac(config.nic_mac);
     let ethernet = eth::Header { destination: request.sender_mac, source: mac, ethertype: eth::ARP };
     let stored = frame

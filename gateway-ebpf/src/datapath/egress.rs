@@ -162,7 +162,7 @@ fn to_eip<F: Frame, E: Env>(
         icmp::report(frame, config, packet, error, &answer.emit(), Verdict::DropTooBig)?;
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
-    let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
+    let hop = geneve::hop_to(frame, env, config, eip.vtep)?;
     pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, rewrite)?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;

@@ -10,7 +10,9 @@ use super::nat::{self, Rewrite};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
-use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp, martian};
+use super::{
+    Direction, Env, Exit, Frame, Nic, Outcome, Step, arp, can_send, fragment, geneve, icmp, martian,
+};
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
 #[inline(always)]
@@ -66,7 +68,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
         Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
-        None if destination == config.nic_ip => icmp::echo(frame, &packet, Exit::REFLECT),
+        None if destination == config.nic_ip => icmp::echo(frame, config, &packet),
         None => Err(Outcome::pass(Verdict::PassNotForUs)),
     }
 }
@@ -81,6 +83,7 @@ fn turned<F: Frame>(frame: &F) -> Step<[u8; eth::HEADER_LEN]> {
 /// The kernel would say so for a pod on this node too, but by a route of its own and from an address of its own.
 #[inline(always)]
 fn expired<F: Frame>(frame: &mut F, config: &Config, mut packet: Packet) -> Step<Outcome> {
+    can_send(frame, config, Nic::EXTERNAL)?;
     let (error, turned) = (RouterError::TimeExceeded, turned(frame)?);
     icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropExpired)?;
     Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT))
@@ -109,6 +112,7 @@ fn to_worker<F: Frame, E: Env>(
     match pmtu::fit(frame, &packet, config.tunnel_mtu) {
         Fit::Fits => {}
         Fit::Report => {
+            can_send(frame, config, Nic::EXTERNAL)?;
             let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
             let turned = turned(frame)?;
             icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
@@ -119,7 +123,7 @@ fn to_worker<F: Frame, E: Env>(
             fragment::cut(frame, &mut packet, config.tunnel_mtu, number)?;
         }
     }
-    let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
+    let hop = geneve::hop_to(frame, env, config, eip.vtep)?;
     packet.trim(frame)?;
     pmtu::clamp_mss(frame, &packet, config);
     nat::rewrite(

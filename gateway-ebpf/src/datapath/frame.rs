@@ -15,6 +15,9 @@ pub trait Frame {
     /// Length of the frame, bytes.
     fn frame_len(&self) -> u32;
 
+    /// Whether the frame lies in more than one buffer, which not every NIC takes from XDP. Only asked of XDP.
+    fn in_pieces(&self) -> bool;
+
     /// Packets the frame will be on the wire: more than one for a GSO packet.
     fn segments(&self) -> u32;
 

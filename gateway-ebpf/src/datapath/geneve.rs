@@ -5,14 +5,14 @@ use core::hint::black_box;
 use gateway_common::addr::Mac;
 use gateway_common::csum::{Sum, pseudo_header};
 use gateway_common::flow;
-use gateway_common::tables::{CONFIG_XDP_TO_UNDERLAY, Config, VTEP_RESOLVED, Vtep};
+use gateway_common::tables::{Config, VTEP_RESOLVED, Vtep};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::{self, INNER_IP};
 use gateway_common::wire::{eth, icmp, ipv4, l4};
 
 use super::packet::Packet;
 use super::zeroed::Zeroed;
-use super::{Action, Env, Exit, Frame, Outcome, Room, Step, can_send};
+use super::{Action, Env, Exit, Frame, Nic, Outcome, Room, Step, can_send};
 
 /// TTL of the outer header, as the kernel and OVS set it.
 const OUTER_TTL: u8 = 64;
@@ -50,8 +50,8 @@ pub(super) const FROM_WORKER: &[u8; eth::HEADER_LEN] =
 /// The next hop towards a node: known, or left to the kernel where the engine can. Called before anything is
 /// changed, since XDP passes the untouched packet on.
 #[inline(always)]
-pub(super) fn hop_to<F: Frame, E: Env>(env: &E, config: &Config, vtep: [u8; 4]) -> Step<Hop> {
-    can_send::<F>(config, CONFIG_XDP_TO_UNDERLAY)?;
+pub(super) fn hop_to<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, vtep: [u8; 4]) -> Step<Hop> {
+    can_send(frame, config, Nic::UNDERLAY)?;
     let (outer, exit) = match env.vtep(vtep) {
         Some(Vtep { ifindex, flags, source_mac, destination_mac }) if flags & VTEP_RESOLVED != 0 => (
             eth::Header {

@@ -8,7 +8,7 @@ use gateway_common::wire::{eth, ipv4};
 
 use super::packet::{self, Packet};
 use super::zeroed::Zeroed;
-use super::{Exit, Frame, Outcome, Room, Step};
+use super::{Exit, Frame, Nic, Outcome, Room, Step, can_send};
 
 /// TTL of an echo reply: what an OVN router port's has when it arrives, and operators' scripts look for.
 const ECHO_TTL: u8 = 254;
@@ -23,7 +23,7 @@ const HEADERS: usize = eth::HEADER_LEN + Room::IcmpError.bytes();
 
 /// Answers an unfragmented echo request to the router port; anything else for it is the kernel's.
 #[inline(always)]
-pub(super) fn echo<F: Frame>(frame: &mut F, packet: &Packet, exit: Exit) -> Step<Outcome> {
+pub(super) fn echo<F: Frame>(frame: &mut F, config: &Config, packet: &Packet) -> Step<Outcome> {
     const KERNEL: Outcome = Outcome::pass(Verdict::PassNicIp);
     let is_plain = packet.header.protocol() == ipv4::ICMP
         && packet.header.header_len() == ipv4::HEADER_LEN
@@ -36,6 +36,7 @@ pub(super) fn echo<F: Frame>(frame: &mut F, packet: &Packet, exit: Exit) -> Step
     if kind != icmp::ECHO_REQUEST || code != 0 {
         return Err(KERNEL);
     }
+    can_send(frame, config, Nic::EXTERNAL)?;
     let [c0, c1] =
         csum::update(u16::from_be_bytes([c0, c1]), &[kind, code], &[icmp::ECHO_REPLY, 0]).to_be_bytes();
     let mut header = packet.header;
@@ -51,7 +52,7 @@ pub(super) fn echo<F: Frame>(frame: &mut F, packet: &Packet, exit: Exit) -> Step
         .and_then(|()| frame.store(packet.ip, &header.0))
         .and_then(|()| frame.store(l4, &[icmp::ECHO_REPLY, 0, c0, c1]));
     match stored {
-        Some(()) => Ok(Outcome::new(Verdict::EchoReply, exit)),
+        Some(()) => Ok(Outcome::new(Verdict::EchoReply, Exit::REFLECT)),
         None => Err(Outcome::drop(Verdict::DropNoRoom)),
     }
 }

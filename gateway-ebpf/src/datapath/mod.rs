@@ -17,7 +17,10 @@ mod underlay;
 mod zeroed;
 
 use gateway_common::ABI_VERSION;
-use gateway_common::tables::Config;
+use gateway_common::tables::{
+    CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
+    CONFIG_XDP_TO_UNDERLAY, Config,
+};
 use gateway_common::verdict::Verdict;
 
 pub use frame::{Direction, Env, Frame, L4Change, Room};
@@ -131,10 +134,28 @@ fn decide<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Step<Outcome>
     }
 }
 
-/// Refuses to go on where XDP cannot send by a NIC (`flag` is clear): the TC twin can. Called before anything is changed.
+/// A NIC to send by: the flags of [`Config`] that say what it takes from XDP.
+#[derive(Clone, Copy)]
+struct Nic {
+    /// Frames of one buffer.
+    whole: u32,
+    /// Frames of several.
+    pieces: u32,
+}
+
+impl Nic {
+    const EXTERNAL: Self = Self { whole: CONFIG_XDP_TO_EXTERNAL, pieces: CONFIG_XDP_PIECES_TO_EXTERNAL };
+    const UNDERLAY: Self = Self { whole: CONFIG_XDP_TO_UNDERLAY, pieces: CONFIG_XDP_PIECES_TO_UNDERLAY };
+}
+
+/// Refuses to go on where XDP cannot send the frame by a NIC: the TC twin can. Called before anything is changed.
 #[inline(always)]
-fn can_send<F: Frame>(config: &Config, flag: u32) -> Step<()> {
-    if F::KERNEL_RESOLVES || config.flags & flag != 0 {
+fn can_send<F: Frame>(frame: &F, config: &Config, nic: Nic) -> Step<()> {
+    let both = nic.whole | nic.pieces;
+    if F::KERNEL_RESOLVES || config.flags & both == both {
+        return Ok(());
+    }
+    if config.flags & nic.whole != 0 && !frame.in_pieces() {
         Ok(())
     } else {
         Err(Outcome::pass(Verdict::PassToTwin))

@@ -1,7 +1,7 @@
 //! Frames arriving on the underlay NIC: Geneve from the workers (on a gateway) and from gateways (on a worker).
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{CONFIG_XDP_TO_EXTERNAL, Config, Eip, Pod, VTEP_GATEWAY};
+use gateway_common::tables::{Config, Eip, Pod, VTEP_GATEWAY};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::icmp::RouterError;
@@ -13,7 +13,8 @@ use super::packet;
 use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
-    Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, fragment, icmp, martian, on_external_link,
+    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, can_send, fragment, icmp, martian,
+    on_external_link,
 };
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
@@ -113,7 +114,7 @@ fn to_external<F: Frame, E: Env>(
         }
         Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu)?,
     };
-    can_send::<F>(config, CONFIG_XDP_TO_EXTERNAL)?;
+    can_send(frame, config, Nic::EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
     let next_hop = if on_external_link(config, destination) { destination } else { config.physical_gateway };
     let (mac, exit) = match env.neighbor(next_hop) {
@@ -147,7 +148,7 @@ fn to_other_eip<F: Frame, E: Env>(
     sender: &Sender,
     eip: &Eip,
 ) -> Step<Outcome> {
-    let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;
+    let hop = geneve::hop_to(frame, env, config, eip.vtep)?;
     let packets = frame.segments();
     arrival::decapsulate(frame, tunnelled, &hop.tunnel.outer)?;
     let packet = &mut tunnelled.packet;
@@ -202,7 +203,7 @@ fn error_to_pod<F: Frame, E: Env>(
         RouterError::TimeExceeded => (Verdict::TimeExceeded, Verdict::DropExpired),
         RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
     };
-    let Hop { tunnel, exit } = geneve::hop_to::<F, E>(env, config, tunnelled.from)?;
+    let Hop { tunnel, exit } = geneve::hop_to(frame, env, config, tunnelled.from)?;
     arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
     let packet = &mut tunnelled.packet;
     icmp::report(frame, config, packet, error, &tunnel.outer, silent)?;

@@ -12,6 +12,7 @@ pub mod martian;
 mod path;
 pub mod protocols;
 pub mod quotes;
+pub mod sending;
 pub mod underlay;
 
 use std::collections::BTreeMap;
@@ -180,6 +181,7 @@ pub fn all() -> Vec<Row> {
         checksums::rows(),
         protocols::rows(),
         fragments::rows(),
+        sending::rows(),
     ]
     .concat()
 }

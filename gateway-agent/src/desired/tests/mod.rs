@@ -7,7 +7,7 @@ mod vms;
 use super::*;
 use crate::config::tests::example;
 use crate::desired::problem::Kind;
-use crate::snapshot::{Host, Node, Pod};
+use crate::snapshot::{Host, Node, Pod, Takes};
 
 const GW1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const WORKER1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
@@ -40,7 +40,7 @@ fn link(ifindex: u32, mtu: u32, addresses: &[&str]) -> Link {
         mtu,
         up: true,
         carrier: true,
-        redirect_target: false,
+        takes: Takes::Nothing,
         parent: None,
         addresses: addresses.iter().map(|text| prefix(text)).collect(),
     }

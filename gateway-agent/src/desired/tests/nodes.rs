@@ -1,6 +1,9 @@
 //! What each role's kernel should hold.
 
-use gateway_common::tables::{CONFIG_OWNER, VTEP_GATEWAY, Vtep};
+use gateway_common::tables::{
+    CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
+    CONFIG_XDP_TO_UNDERLAY, VTEP_GATEWAY, Vtep,
+};
 
 use super::*;
 
@@ -80,6 +83,20 @@ fn a_worker_holds_its_own_pods_and_the_way_to_the_gateway() {
     assert_eq!(*datapath, expected);
     let thrown: BTreeSet<_> = datapath.internal.iter().copied().map(Route::Throw).collect();
     assert_eq!(thrown, throws());
+}
+
+#[test]
+fn xdp_sends_what_each_nic_takes() {
+    let mut snapshot = with_pods("gw1");
+    let mut flags = |nic: &str, takes| {
+        snapshot.host.links.get_mut(nic).expect("a NIC of gw1").takes = takes;
+        datapath(&desired(&snapshot)).config.flags & !CONFIG_OWNER
+    };
+    assert_eq!(flags("enp8s0", Takes::OneBuffer), CONFIG_XDP_TO_EXTERNAL);
+    assert_eq!(flags("enp8s0", Takes::Everything), CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_PIECES_TO_EXTERNAL);
+    assert_eq!(flags("enp8s0", Takes::Nothing), 0);
+    assert_eq!(flags("eth0", Takes::OneBuffer), CONFIG_XDP_TO_UNDERLAY);
+    assert_eq!(flags("eth0", Takes::Everything), CONFIG_XDP_TO_UNDERLAY | CONFIG_XDP_PIECES_TO_UNDERLAY);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use rtnetlink::{Handle, RouteMessageBuilder};
 use super::HostError;
 use super::features;
 use super::message::{self, Neighbor};
-use crate::snapshot::{Link, RouteTo};
+use crate::snapshot::{Link, RouteTo, Takes};
 
 fn failed(what: &'static str) -> impl Fn(rtnetlink::Error) -> HostError {
     move |source| HostError::Dump { what, source }
@@ -31,10 +31,10 @@ pub async fn links(handle: &Handle) -> Result<BTreeMap<String, Link>, HostError>
         .await
         .map_err(failed("links"))?;
     let candidates: Vec<_> =
-        links.values().filter(|link| link.redirect_target).map(|link| link.ifindex).collect();
-    if let Some(targets) = features::redirect_targets(&candidates).await {
+        links.values().filter(|link| link.takes != Takes::Nothing).map(|link| link.ifindex).collect();
+    if let Some(told) = features::redirect_targets(&candidates).await {
         for link in links.values_mut() {
-            link.redirect_target = targets.contains(&link.ifindex);
+            link.takes = told.get(&link.ifindex).copied().unwrap_or_default();
         }
     }
     let names: BTreeMap<u32, String> =

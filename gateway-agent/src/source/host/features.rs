@@ -1,7 +1,7 @@
 //! Which NICs take frames from XDP: the kernel's netdev family of generic netlink
 //! (Documentation/netlink/specs/netdev.yaml, Linux ≥ 6.3).
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use futures_util::TryStreamExt;
 use genetlink::{GenetlinkHandle, new_connection};
@@ -11,6 +11,8 @@ use netlink_packet_core::{
 };
 use netlink_packet_generic::{GenlFamily, GenlHeader, GenlMessage};
 
+use crate::snapshot::Takes;
+
 /// `NETDEV_CMD_DEV_GET`.
 const DEV_GET: u8 = 1;
 /// `NETDEV_A_DEV_IFINDEX`: u32.
@@ -19,23 +21,31 @@ const IFINDEX: u16 = 1;
 const XDP_FEATURES: u16 = 3;
 /// `NETDEV_XDP_ACT_NDO_XMIT`: the driver sends frames that XDP redirects to it.
 const NDO_XMIT: u64 = 4;
+/// `NETDEV_XDP_ACT_NDO_XMIT_SG`: also frames of several buffers.
+const NDO_XMIT_SG: u64 = 64;
 
-/// Asks the kernel which of `candidates` (ifindexes) take frames from XDP; `None` where it does not tell (before 6.3).
+/// Asks the kernel what each of `candidates` (ifindexes) takes from XDP; `None` where it does not tell (before 6.3).
 ///
 /// One by one: the kernel's dump of this family does not mark its messages as parts of one answer.
-pub(super) async fn redirect_targets(candidates: &[u32]) -> Option<BTreeSet<u32>> {
+pub(super) async fn redirect_targets(candidates: &[u32]) -> Option<BTreeMap<u32, Takes>> {
     let (connection, mut handle, _messages) = new_connection().ok()?;
     let connection = tokio::spawn(connection);
-    let mut targets = BTreeSet::new();
-    let mut told = false;
+    let mut targets = BTreeMap::new();
     for &ifindex in candidates {
         if let Some(features) = features(&mut handle, ifindex).await {
-            told = true;
-            targets.extend((features & NDO_XMIT != 0).then_some(ifindex));
+            targets.insert(ifindex, takes(features));
         }
     }
     connection.abort();
-    told.then_some(targets)
+    (!targets.is_empty()).then_some(targets)
+}
+
+const fn takes(features: u64) -> Takes {
+    match (features & NDO_XMIT != 0, features & NDO_XMIT_SG != 0) {
+        (false, _) => Takes::Nothing,
+        (true, false) => Takes::OneBuffer,
+        (true, true) => Takes::Everything,
+    }
 }
 
 async fn features(handle: &mut GenetlinkHandle, ifindex: u32) -> Option<u64> {

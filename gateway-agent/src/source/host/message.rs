@@ -11,7 +11,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
-use crate::snapshot::{Link, RouteTo};
+use crate::snapshot::{Link, RouteTo, Takes};
 
 /// An IPv4 neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,8 +73,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
         ifindex: message.header.index,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
-        // A NIC or a veth may, a device made of others does not; the kernel is asked about the former.
-        redirect_target: true,
+        // A NIC or a veth may, a device made of others does not; the kernel is asked about the former. One that does not
+        // tell (before 6.3) redirects no frame of several buffers.
+        takes: Takes::OneBuffer,
         ..Link::default()
     };
     let (mut name, mut below, mut macvlan) = (None, None, false);
@@ -89,7 +90,9 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
             below = Some(*ifindex);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {
             macvlan = infos.contains(&LinkInfo::Kind(InfoKind::MacVlan));
-            link.redirect_target = infos.contains(&LinkInfo::Kind(InfoKind::Veth));
+            if !infos.contains(&LinkInfo::Kind(InfoKind::Veth)) {
+                link.takes = Takes::Nothing;
+            }
         }
     }
     link.parent = below.filter(|_| macvlan);
