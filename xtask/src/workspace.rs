@@ -37,10 +37,15 @@ pub(crate) fn chosen_agent() -> Option<PathBuf> {
     env::var_os(AGENT_VARIABLE).map(PathBuf::from)
 }
 
-/// The cargo that runs this.
+/// The cargo that runs this, without what it says of this package: a build script that looks at its environment would run again
+/// whenever `cargo xtask` and plain cargo take turns (ring's, and then all of TLS and the agent are compiled anew).
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
+    let of_package = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+    for (name, _) in env::vars_os().filter(|(name, _)| name.to_str().is_some_and(of_package)) {
+        command.env_remove(name);
+    }
     command
 }
 
