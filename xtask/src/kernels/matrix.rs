@@ -1,7 +1,6 @@
 //! `cargo xtask test kernels`: the packet rows, a part of the lab and peers that only other kernels have, on each kernel.
 
 use std::{
-    fmt::Write,
     process::Stdio,
     time::{Duration, Instant},
 };
@@ -116,16 +115,22 @@ fn script() -> Result<String> {
     for step in &STEPS {
         let suite = suites.iter().find(|(name, _)| name == step.suite);
         let (_, binary) = suite.with_context(|| format!("cargo built no suite {}", step.suite))?;
-        let words: String = step.words.iter().map(|word| format!(" {}", quoted(word))).collect();
-        write!(
-            script,
-            "echo '{BEGIN}{}'\ntimeout -k 5 {} {}{words} --test-threads=1 --nocapture\ncode=$?\necho\necho \"{END}$code\"\n",
-            step.title,
-            step.limit.as_secs(),
-            quoted(binary),
-        )?;
+        script += &step.script(binary);
     }
     Ok(script)
+}
+
+impl Step {
+    /// Runs it, between a line with its title and one with the exit code.
+    fn script(&self, binary: &str) -> String {
+        let words: String = self.words.iter().map(|word| format!(" {}", quoted(word))).collect();
+        format!(
+            "echo {}\ntimeout -k 5 {} {}{words} --test-threads=1 --nocapture\ncode=$?\necho\necho \"{END}$code\"\n",
+            quoted(&format!("{BEGIN}{}", self.title)),
+            self.limit.as_secs(),
+            quoted(binary),
+        )
+    }
 }
 
 /// Names of the suites and their programs, built when they are not yet.
@@ -145,7 +150,7 @@ fn suites() -> Result<Vec<(String, String)>> {
     Ok(messages.filter_map(suite).collect())
 }
 
-/// Runs the steps on a kernel. A guest that ends early leaves its step, or the first one, without a code.
+/// Runs the steps on a kernel. A guest that ends early leaves its step, and those behind it, without a code.
 fn on(kernel: &Kernel, script: &str) -> Vec<Report> {
     screen::title(&format!("── {} ", kernel.release));
     let mut reports: Vec<Report> = Vec::new();
@@ -166,10 +171,18 @@ fn on(kernel: &Kernel, script: &str) -> Vec<Report> {
     });
     if let Err(error) = outcome {
         screen::bad(&format!("{error:#}"));
-        if reports.last().is_none_or(|report| report.code.is_some()) {
-            reports.push(Report { title: "the virtual machine".to_owned(), ..Report::default() });
+        reports.last().into_iter().filter(|report| report.code.is_none()).for_each(Report::show);
+    }
+    with_missing(reports)
+}
+
+/// A step of which the guest said nothing was not run, and is red.
+fn with_missing(mut reports: Vec<Report>) -> Vec<Report> {
+    for step in &STEPS {
+        if !reports.iter().any(|report| report.title == step.title) {
+            screen::bad(&format!("{}: not run", step.title));
+            reports.push(Report { title: step.title.to_owned(), ..Report::default() });
         }
-        reports.last().into_iter().for_each(Report::show);
     }
     reports
 }
@@ -211,7 +224,26 @@ fn passed_tests(lines: &[String]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
     use super::*;
+
+    #[test]
+    fn each_step_is_run_under_its_own_title() {
+        for step in &STEPS {
+            // A program that prints its arguments, in place of a suite.
+            let output = Command::new("sh").args(["-c", &step.script("echo")]).output().expect("sh");
+            let words = [step.words, &["--test-threads=1", "--nocapture"]].concat().join(" ");
+            let expected = format!("{BEGIN}{}\n{words}\n\n{END}0\n", step.title);
+            assert_eq!(String::from_utf8_lossy(&output.stdout), expected);
+        }
+    }
+
+    #[test]
+    fn a_step_that_was_not_run_is_red() {
+        let reports = with_missing(Vec::new());
+        assert!(reports.len() == STEPS.len() && !reports.iter().any(Report::passed));
+    }
 
     #[test]
     fn a_step_passes_when_its_tests_did_and_there_were_some() {
