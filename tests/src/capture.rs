@@ -55,7 +55,7 @@ impl Capture {
             path,
         ];
         let mut job = lab.spawn(namespace, &words)?;
-        job.wait_for("listening on", Duration::from_secs(5))?;
+        job.wait_for("listening on", Duration::from_secs(20))?;
         Ok(Self { job, file })
     }
 

@@ -68,7 +68,7 @@ pub fn scene(prefix: &str, mtu: u16) -> Result<Scene> {
     let lab = Lab::up(&config)?;
     let mut watch =
         lab.spawn("client", &["tcpdump", "--immediate-mode", "-lnqi", "eth0", "-Q", "in", "-c", "20", LEAK])?;
-    watch.wait_for("listening on", Duration::from_secs(5))?;
+    watch.wait_for("listening on", Duration::from_secs(20))?;
     Ok(Scene { watch, lab })
 }
 
@@ -230,7 +230,7 @@ pub fn holds(lab: &Lab, node: &str, wanted: &[&str]) -> Result<()> {
 pub fn who_am_i(lab: &Lab, server: &str, from: &str, address: &str) -> Result<String> {
     let script = "TCP-LISTEN:7000,reuseaddr";
     let mut listener = lab.spawn(server, &["socat", "-d", "-d", script, "SYSTEM:echo $SOCAT_PEERADDR"])?;
-    listener.wait_for("listening on", Duration::from_secs(3))?;
+    listener.wait_for("listening on", Duration::from_secs(20))?;
     let answer = lab.read(from, &["socat", "-T3", "-", &format!("TCP:{address}:7000,connect-timeout=3")])?;
     Ok(answer.trim().to_owned())
 }

@@ -50,7 +50,7 @@ pub(crate) fn exchange(lab: &Lab) -> Result<()> {
 }
 
 /// Some MiB by TCP both ways, in full frames.
-fn transfer(lab: &Lab) -> Result<()> {
+pub(crate) fn transfer(lab: &Lab) -> Result<()> {
     let payload = Payload::new(TRANSFER)?;
     carry(lab, &payload, "client", "pod1a", EIP1, 7001)?;
     carry(lab, &payload, "pod1a", "client", CLIENT, 7002)?;

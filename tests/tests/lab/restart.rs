@@ -19,7 +19,7 @@ fn kill_and_replace_every_agent_without_loss() -> Result<()> {
     let mut pings = lab.spawn("client", &["ping", "-n", "-i0.01", "-c800", EIP1])?;
     let receive = "socat -d -d -u TCP-LISTEN:7000,reuseaddr - | sha256sum";
     let mut receiver = lab.spawn("pod1a", &["sh", "-c", receive])?;
-    receiver.wait_for("listening on", Duration::from_secs(3))?;
+    receiver.wait_for("listening on", Duration::from_secs(20))?;
     // 40 chunks over at least 6 seconds.
     let payload = Payload::new(40 * 4_000_000)?;
     let send = format!(

@@ -52,7 +52,7 @@ pub(crate) fn carry(
 ) -> Result<()> {
     let receive = format!("socat -d -d -u TCP-LISTEN:{port},reuseaddr - | sha256sum");
     let mut receiver = lab.spawn(to, &["sh", "-c", &receive])?;
-    receiver.wait_for("listening on", Duration::from_secs(3))?;
+    receiver.wait_for("listening on", Duration::from_secs(20))?;
     let (source, target) =
         (format!("FILE:{}", payload.file.display()), format!("TCP:{address}:{port},connect-timeout=5"));
     lab.read(from, &["timeout", "120", "socat", "-u", &source, &target])
