@@ -159,7 +159,8 @@ fn to_eip<F: Frame, E: Env>(
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        icmp::report(frame, config, packet, error, &answer.emit(), Verdict::DropTooBig)?;
+        icmp::permit(frame, env, config, packet, Verdict::DropTooBig)?;
+        icmp::report(frame, config, packet, error, &answer.emit())?;
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
     let hop = geneve::hop_to::<F, E>(env, config, eip.vtep)?;

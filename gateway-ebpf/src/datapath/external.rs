@@ -63,7 +63,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
         martian::refuse_outside(config, &packet.header)?;
     }
     match eip {
-        Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),
+        Some(_) if packet.header.ttl() <= 1 => expired(frame, env, config, packet),
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
         None if destination == config.nic_ip => icmp::echo(frame, &packet, Exit::REFLECT),
@@ -80,9 +80,10 @@ fn turned<F: Frame>(frame: &F) -> Step<[u8; eth::HEADER_LEN]> {
 
 /// The kernel would say so for a pod on this node too, but by a route of its own and from an address of its own.
 #[inline(always)]
-fn expired<F: Frame>(frame: &mut F, config: &Config, mut packet: Packet) -> Step<Outcome> {
+fn expired<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, mut packet: Packet) -> Step<Outcome> {
+    icmp::permit(frame, env, config, &packet, Verdict::DropExpired)?;
     let (error, turned) = (RouterError::TimeExceeded, turned(frame)?);
-    icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropExpired)?;
+    icmp::report(frame, config, &mut packet, error, &turned)?;
     Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT))
 }
 
@@ -110,8 +111,9 @@ fn to_worker<F: Frame, E: Env>(
         Fit::Fits => {}
         Fit::Report => {
             let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
+            icmp::permit(frame, env, config, &packet, Verdict::DropTooBig)?;
             let turned = turned(frame)?;
-            icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
+            icmp::report(frame, config, &mut packet, error, &turned)?;
             return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
         }
         Fit::Fragment => {

@@ -203,9 +203,10 @@ fn error_to_pod<F: Frame, E: Env>(
         RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
     };
     let Hop { tunnel, exit } = geneve::hop_to::<F, E>(env, config, tunnelled.from)?;
+    icmp::permit(frame, env, config, &tunnelled.packet, silent)?;
     arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
     let packet = &mut tunnelled.packet;
-    icmp::report(frame, config, packet, error, &tunnel.outer, silent)?;
+    icmp::report(frame, config, packet, error, &tunnel.outer)?;
     geneve::encapsulate(frame, config, packet, &tunnel)?;
     Ok(Outcome::new(verdict, exit))
 }

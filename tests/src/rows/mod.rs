@@ -8,6 +8,7 @@ pub mod external;
 pub mod fragmentation;
 pub mod fragments;
 pub mod hops;
+pub mod limit;
 pub mod martian;
 mod path;
 pub mod protocols;
@@ -175,6 +176,7 @@ pub fn all() -> Vec<Row> {
         quotes::rows(),
         arrivals::rows(),
         fragmentation::rows(),
+        limit::rows(),
         martian::rows(),
         hops::rows(),
         checksums::rows(),
