@@ -10,7 +10,7 @@ use super::nat::{self, Rewrite};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
-use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp, martian};
+use super::{Direction, Env, Exit, Frame, Outcome, Step, arp, fragment, geneve, icmp, martian, options};
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
 #[inline(always)]
@@ -61,6 +61,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
     let eip = env.eip(destination);
     if eip.is_some() || destination == config.nic_ip {
         martian::refuse_outside(config, &packet.header)?;
+        options::refuse(frame, &packet)?;
     }
     match eip {
         Some(_) if packet.header.ttl() <= 1 => expired(frame, env, config, packet),

@@ -14,6 +14,7 @@ use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
     Action, Direction, Env, Exit, Frame, Outcome, Step, can_send, fragment, icmp, martian, on_external_link,
+    options,
 };
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
@@ -26,6 +27,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
     martian::refuse(config, inner)?;
+    options::refuse(frame, &tunnelled.packet)?;
     let sender = match env.pod(inner.source()) {
         Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
         Some(_) | None => {

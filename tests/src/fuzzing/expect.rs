@@ -76,7 +76,8 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
     use Verdict::*;
     let is_refused = matches!(
         verdict,
-        DropShortQuote
+        DropIpOption
+            | DropShortQuote
             | DropForeignQuote
             | DropRedirect
             | DropSourceQuench

@@ -10,6 +10,7 @@ pub mod fragments;
 pub mod hops;
 pub mod limit;
 pub mod martian;
+pub mod options;
 mod path;
 pub mod protocols;
 pub mod quotes;
@@ -182,6 +183,7 @@ pub fn all() -> Vec<Row> {
         checksums::rows(),
         protocols::rows(),
         fragments::rows(),
+        options::rows(),
     ]
     .concat()
 }
