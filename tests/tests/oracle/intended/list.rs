@@ -68,8 +68,8 @@ pub(crate) const ALL: &[Intended] = &[
         reason: "Record route would show the worker's addresses outside: dropped at a border, by default (RFC 7126, \
                  section 4.5). OVN passes options on unread, and has no router that would write into them.",
         cases: &[
-            (&["in: option record route"], &[("pod", PACKETS, NONE, "UDP, TTL 62")]),
-            (&["out: option record route"], &[("client", PACKETS, NONE, "UDP, TTL 62")]),
+            (&["in: option record route"], &[("pod", PACKETS, NONE, "UDP, TTL 63")]),
+            (&["out: option record route"], &[("client", PACKETS, NONE, "UDP, TTL 63")]),
         ],
     },
     Intended {
