@@ -39,6 +39,8 @@ pub struct GatewayConfig {
     pub cluster_cidrs: Vec<Prefix>,
     /// `mss-clamp`: SYNs are told what the tunnel carries.
     pub mss_clamp: bool,
+    /// `icmp-error-rate`: ICMP errors that a CPU of a gateway sends in a second at most; 0 for no limit.
+    pub icmp_error_rate: u32,
 }
 
 /// `type`.
@@ -60,6 +62,11 @@ impl GatewayConfig {
 /// Default of `geneve-vni`: "EIGATE" in hexadecimal letters, far above the numbers CNIs hand out from the bottom.
 pub const DEFAULT_VNI: u32 = 0xe1_6a7e;
 
+/// Default of `icmp-error-rate`, as much as Linux allows itself (`icmp_msgs_per_sec`).
+pub const DEFAULT_ERROR_RATE: u32 = 1_000;
+/// As much as a CPU could send; more is a slip of the pen.
+const MAX_ERROR_RATE: u32 = 1_000_000;
+
 /// What a ConfigMap says, and what is odd about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed {
@@ -70,7 +77,7 @@ pub struct Parsed {
 }
 
 /// Every key this version understands.
-const KEYS: [&str; 12] = [
+const KEYS: [&str; 13] = [
     "cluster-cidrs",
     "enable-external-gw",
     "external-gw-addr",
@@ -78,6 +85,7 @@ const KEYS: [&str; 12] = [
     "external-gw-nodes",
     "geneve-port",
     "geneve-vni",
+    "icmp-error-rate",
     "mss-clamp",
     "nic-ip",
     "nic-mac",
@@ -181,6 +189,7 @@ impl<'a> Reader<'a> {
             self.optional("underlay-nic", None, |reader, name| Some(Some(reader.nic("underlay-nic", name)?)));
         let cluster_cidrs = self.cluster_cidrs();
         let mss_clamp = self.optional("mss-clamp", true, Self::mss_clamp);
+        let icmp_error_rate = self.optional("icmp-error-rate", DEFAULT_ERROR_RATE, Self::error_rate);
         if let (Some(external), Some(Some(underlay))) = (&external_nic, &underlay_nic)
             && external == underlay
         {
@@ -202,6 +211,7 @@ impl<'a> Reader<'a> {
             underlay_nic: underlay_nic?,
             cluster_cidrs,
             mss_clamp: mss_clamp?,
+            icmp_error_rate: icmp_error_rate?,
         })
     }
 
@@ -352,6 +362,18 @@ impl<'a> Reader<'a> {
             );
         }
         clamp
+    }
+
+    fn error_rate(&mut self, text: &str) -> Option<u32> {
+        let rate = text.parse().ok().filter(|rate| *rate <= MAX_ERROR_RATE);
+        if rate.is_none() {
+            self.refuse(
+                "icmp-error-rate",
+                format!("{text:?} is no number of ICMP errors a second"),
+                "write a number from 1 to 1000000, or 0 for no limit",
+            );
+        }
+        rate
     }
 
     fn cluster_cidrs(&mut self) -> Vec<Prefix> {

@@ -128,6 +128,8 @@ struct Tunnel {
     mtu: u32,
     /// The MSS of TCP connections is lowered to what fits.
     mss_clamp: bool,
+    /// ICMP errors that a CPU sends in a second at most; 0 for no limit.
+    icmp_error_rate: u32,
     underlay_ifindex: u32,
 }
 
@@ -323,6 +325,7 @@ impl View {
                 port: u16::from_be_bytes(config.geneve_port),
                 mtu: config.tunnel_mtu,
                 mss_clamp: config.flags & CONFIG_KEEP_MSS == 0,
+                icmp_error_rate: config.errors_per_second,
                 underlay_ifindex: config.underlay_ifindex,
             }),
             internal: tables.internal.iter().map(Prefix::to_string).collect(),

@@ -8,6 +8,7 @@ pub mod addr;
 pub mod csum;
 pub mod ecn;
 pub mod flow;
+pub mod limit;
 pub mod tables;
 pub mod verdict;
 pub mod wire;

@@ -38,8 +38,11 @@ pub mod name {
     pub const EIP_COUNTERS: &str = "eip_counters";
     /// [`crate::verdict::Verdict::row`] → [`super::VerdictCounter`], per-CPU array.
     pub const VERDICTS: &str = "verdicts";
+    /// Row 0 → [`super::ErrorBudget`], per-CPU array.
+    pub const ERRORS: &str = "errors";
     /// All of them.
-    pub const ALL: [&str; 8] = [EIPS, PODS, VTEPS, NEIGHBORS, INTERNAL, CONFIG, EIP_COUNTERS, VERDICTS];
+    pub const ALL: [&str; 9] =
+        [EIPS, PODS, VTEPS, NEIGHBORS, INTERNAL, CONFIG, EIP_COUNTERS, VERDICTS, ERRORS];
 }
 
 macro_rules! rows {
@@ -161,8 +164,8 @@ rows! {
         nic_mac: [u8; 6],
         /// UDP port of the tunnel, network-order bytes.
         geneve_port: [u8; 2],
-        /// Zero.
-        reserved: [u8; 4],
+        /// ICMP errors that a CPU sends in a second at most; 0 for no limit, and in what an agent that does not know it writes.
+        errors_per_second: u32,
     }
     /// Row of `eip_counters`, one per CPU. Bytes are those of the inner frame, Ethernet header included.
     EipCounter = 40 {
@@ -183,6 +186,11 @@ rows! {
         packets: u64,
         /// Bytes.
         bytes: u64,
+    }
+    /// Row 0 of `errors`, one per CPU: see [`crate::limit`].
+    ErrorBudget = 8 {
+        /// CLOCK_MONOTONIC_COARSE up to which the CPU's ICMP errors are spent, nanoseconds.
+        spent_until_ns: u64,
     }
 }
 

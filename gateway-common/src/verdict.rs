@@ -99,6 +99,8 @@ verdicts! {
     DropSourceQuench, Drop, "drop_source_quench", "ICMP source quench, which RFC 6633 withdraws.";
     DropMartian, Drop, "drop_martian", "Source or destination that no router forwards: multicast, broadcast, loopback, network 0, reserved (RFC 1812).";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
+    DropIpOption, Drop, "drop_ip_option", "An IPv4 option that shows or chooses the way through the cluster: record route, timestamp, source routes (RFC 7126).";
+    DropErrorLimit, Drop, "drop_error_limit", "An ICMP error about it was due, but this CPU has sent as many as it may in a second.";
     DropNoRoom, Drop, "drop_no_room", "The kernel refused to make room in the frame.";
 }
 

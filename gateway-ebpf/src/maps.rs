@@ -6,8 +6,8 @@ use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
 use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor,
-    NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
+    Config, Eip, EipCounter, EipKey, ErrorBudget, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS,
+    Neighbor, NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};
@@ -28,6 +28,8 @@ static CONFIG: Array<Config, 1> = Array::new();
 static EIP_COUNTERS: PerCpuArray<EipCounter, { MAX_EIPS as usize }> = PerCpuArray::new();
 #[btf_map(name = "verdicts")]
 static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
+#[btf_map(name = "errors")]
+static ERRORS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
 
 /// The pinned tables. A row may be rewritten while it is read: addresses then mix for one packet, as they would had it
 /// come a moment earlier or later.
@@ -66,6 +68,13 @@ impl Env for Tables {
     #[inline(always)]
     fn is_internal(&self, addr: [u8; 4]) -> bool {
         INTERNAL.get(&Key::new(32, addr)).is_some()
+    }
+
+    #[inline(always)]
+    fn take_error(&self, per_second: u32) -> bool {
+        let Some(row) = ERRORS.get_ptr_mut(0) else { return false };
+        // SAFETY: this CPU's row; programs are not preempted by one another on it.
+        unsafe { (*row).take(bpf_ktime_get_coarse_ns(), per_second) }
     }
 
     #[inline(always)]

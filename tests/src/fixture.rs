@@ -6,8 +6,8 @@ use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables::{
     CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
-    CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, Neighbor, NeighborKey, Pod, PodKey, VTEP_GATEWAY, Vtep,
-    VtepKey,
+    CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod, PodKey,
+    VTEP_GATEWAY, Vtep, VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.
@@ -76,6 +76,8 @@ pub struct Tables {
     pub neighbors: BTreeMap<NeighborKey, Neighbor>,
     /// `internal`.
     pub internal: Vec<Prefix>,
+    /// Row 0 of `errors`, on every CPU.
+    pub errors: ErrorBudget,
 }
 
 const LOCAL: [u8; 4] = [0; 4];
@@ -102,7 +104,7 @@ fn config(local_vtep: [u8; 4], flags: u32) -> Config {
         physical_gateway: CLIENT,
         nic_mac: NIC_MAC.0,
         geneve_port: 6081_u16.to_be_bytes(),
-        reserved: [0; 4],
+        errors_per_second: 0,
     }
 }
 
@@ -136,6 +138,7 @@ pub fn gateway() -> Tables {
             Neighbor { mac: CLIENT_MAC.0, reserved: [0; 2] },
         )]),
         internal: internal(),
+        errors: ErrorBudget::default(),
     }
 }
 
@@ -154,6 +157,14 @@ pub fn worker1() -> Tables {
         internal: internal(),
         ..Tables::default()
     }
+}
+
+/// The gateway, which has sent as many ICMP errors as it may.
+pub fn silenced_gateway() -> Tables {
+    let mut tables = gateway();
+    tables.config.errors_per_second = 1_000;
+    tables.errors = ErrorBudget { spent_until_ns: u64::MAX };
+    tables
 }
 
 /// The gateway with empty `vteps` next hops and `neighbors`: nothing resolved yet.

@@ -1,11 +1,18 @@
 //! Every row on every engine of its kind.
 
+use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
+use std::time::Duration;
 
+use gateway_common::tables::VerdictCounter;
+use gateway_common::verdict::Verdict;
+use gateway_ebpf::datapath::Hook;
 use gateway_tests::engines::host::{self, Host};
 use gateway_tests::engines::kernel::{self, Kernel};
-use gateway_tests::engines::{Engine, Kind};
-use gateway_tests::rows;
+use gateway_tests::engines::{Coarse, Engine, Kind, Seen};
+use gateway_tests::rows::{self, limit};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
 
 /// Runs all rows for an engine; every difference of every row is shown.
 fn check(engine: &mut dyn Engine) {
@@ -110,4 +117,58 @@ fn frames_cut_at_every_byte_in_xdp() {
 fn frames_cut_at_every_byte_in_tc() {
     // The kernel's test run gives TC no IPv4 frame without a whole header.
     cut(&mut Kernel::load(Kind::Tc).expect("the TC programs load"), 34);
+}
+
+/// The first three of a second are answered, the fourth is dropped as it came; a third of a second brings one back.
+fn three_errors_a_second(mut run: impl FnMut(&[u8]) -> Seen, wait: impl FnOnce(Duration)) {
+    let frame = limit::expiring();
+    let mut verdict = || {
+        let seen = run(&frame);
+        let (verdict, counted) = seen.verdicts.into_iter().next().expect("a verdict");
+        assert_eq!(counted, VerdictCounter { packets: 1, bytes: frame.len() as u64 });
+        assert_eq!(seen.action == Coarse::Drop, seen.frame == frame, "{verdict:?}");
+        verdict
+    };
+    let burst = [verdict(), verdict(), verdict(), verdict()];
+    wait(Duration::from_millis(400));
+    let later = [verdict(), verdict()];
+    let (answered, dropped) = (Verdict::TimeExceeded, Verdict::DropErrorLimit);
+    assert_eq!((burst, later), ([answered, answered, answered, dropped], [answered, dropped]));
+}
+
+#[test]
+fn errors_are_limited_on_the_host() {
+    for kind in [Kind::Xdp, Kind::Tc] {
+        let (tables, now) = (RefCell::new(limit::limited(3)), Cell::new(Duration::ZERO));
+        let run = |frame: &[u8]| {
+            let mut tables = tables.borrow_mut();
+            let (seen, errors) = host::run_at(kind, Hook::External, &tables, frame, now.get());
+            tables.errors = errors;
+            seen
+        };
+        three_errors_a_second(run, |time| now.set(time));
+    }
+}
+
+fn errors_are_limited_in(kind: Kind) {
+    // The budget is a CPU's.
+    let mut cpu = CpuSet::new();
+    cpu.set(0).expect("CPU 0");
+    sched_setaffinity(Pid::from_raw(0), &cpu).expect("this thread stays on CPU 0");
+    let mut kernel = Kernel::load(kind).expect("the programs load");
+    kernel.fill(&limit::limited(3)).expect("the tables are filled");
+    three_errors_a_second(
+        |frame| kernel.run_filled(Hook::External, frame).expect("the kernel runs it"),
+        std::thread::sleep,
+    );
+}
+
+#[test]
+fn errors_are_limited_in_xdp() {
+    errors_are_limited_in(Kind::Xdp);
+}
+
+#[test]
+fn errors_are_limited_in_tc() {
+    errors_are_limited_in(Kind::Tc);
 }

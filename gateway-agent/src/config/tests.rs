@@ -46,6 +46,7 @@ fn the_operators_configmap_is_taken_with_defaults() {
             underlay_nic: None,
             cluster_cidrs: vec![],
             mss_clamp: true,
+            icmp_error_rate: 1_000,
         }
     );
 }
@@ -60,11 +61,13 @@ fn every_key_is_read() {
         ("underlay-nic", " eth0 "),
         ("cluster-cidrs", "10.96.0.1/12, 10.244.0.0/16"),
         ("mss-clamp", "False"),
+        ("icmp-error-rate", "0"),
     ])
     .unwrap()
     .config
     .unwrap();
     assert!(!config.mss_clamp);
+    assert_eq!(config.icmp_error_rate, 0);
     assert_eq!(config.gateway_nodes, ["gw1", "gw2"]);
     assert_eq!(config.nic_mac, Mac([0x02, b'e', 192, 168, 100, 254]));
     assert_eq!((config.geneve_vni, config.geneve_port), (16, 7000));
@@ -131,6 +134,8 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ("underlay-nic", "en/0", "\"en/0\" cannot be an interface's name"),
     ("underlay-nic", "enp8s0", "\"enp8s0\" is also external-gw-nic"),
     ("mss-clamp", "no", "\"no\" is neither \"true\" nor \"false\""),
+    ("icmp-error-rate", "-1", "\"-1\" is no number of ICMP errors a second"),
+    ("icmp-error-rate", "1000001", "\"1000001\" is no number of ICMP errors a second"),
     ("cluster-cidrs", "10.0.0.0/8,x", "\"x\": not an IPv4 prefix like 192.168.100.1/24"),
     ("cluster-cidrs", "0.0.0.0/0", "\"0.0.0.0/0\" is every address, so nothing would leave by the gateway"),
 ];

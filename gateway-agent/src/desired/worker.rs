@@ -64,6 +64,7 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
         physical_gateway: external.addr.octets(),
         nic_mac: config.nic_mac.0,
         geneve_port: config.geneve_port.to_be_bytes(),
+        errors_per_second: config.icmp_error_rate,
         ..tables::Config::default()
     };
     for hook in [Hook::XdpUnderlay, Hook::TcUnderlay, Hook::TcUnderlayEgress] {

@@ -206,6 +206,7 @@ EIP ";
     assert_eq!(worker["external"]["network"], "192.168.100.0/24");
     assert_eq!(worker["tunnel"]["port"], 6081);
     assert_eq!(worker["tunnel"]["mss_clamp"], true);
+    assert_eq!(worker["tunnel"]["icmp_error_rate"], 0);
     let text = render(&self::worker(), Topic::Overview, TABLE).unwrap();
     assert!(text.starts_with("node        10.0.0.11\nrole        worker\nowner       10.0.0.1\n"), "{text}");
     let off = json(&View::default(), Topic::Overview);

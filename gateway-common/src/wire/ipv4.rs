@@ -15,6 +15,19 @@ pub const UDP: u8 = 17;
 /// Protocol number of UDP-Lite (RFC 3828).
 pub const UDPLITE: u8 = 136;
 
+/// Option: end of the list.
+pub const OPTION_END: u8 = 0;
+/// Option: no operation.
+pub const OPTION_NOP: u8 = 1;
+/// Option: record route.
+pub const OPTION_RECORD_ROUTE: u8 = 7;
+/// Option: internet timestamp.
+pub const OPTION_TIMESTAMP: u8 = 68;
+/// Option: loose source and record route.
+pub const OPTION_LSRR: u8 = 131;
+/// Option: strict source and record route.
+pub const OPTION_SSRR: u8 = 137;
+
 const DONT_FRAGMENT: u16 = 0x4000;
 const MORE_FRAGMENTS: u16 = 0x2000;
 /// The bits of the fragment offset in the 16-bit word of flags and offset.

@@ -11,7 +11,7 @@ use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian, options};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -36,6 +36,7 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
         return Err(Outcome::pass(Verdict::PassInternal));
     }
     martian::refuse(config, &packet.header)?;
+    options::refuse(frame, &packet)?;
     let exit = match own {
         Some(pod) if packet.header.destination() == pod.eip => {
             return to_itself(frame, env, config, packet, pod);
@@ -94,6 +95,7 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
     let eip = env.eip(packet.header.destination());
     if eip.is_some() || sender.is_some() {
         martian::refuse(config, &packet.header)?;
+        options::refuse(frame, &packet)?;
     }
     let outcome = match (eip, sender) {
         (Some(eip), _) => to_eip(frame, env, config, &mut packet, sender, eip)?,
@@ -159,7 +161,8 @@ fn to_eip<F: Frame, E: Env>(
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        icmp::report(frame, config, packet, error, &answer.emit(), Verdict::DropTooBig)?;
+        icmp::permit(frame, env, config, packet, Verdict::DropTooBig)?;
+        icmp::report(frame, config, packet, error, &answer.emit())?;
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }
     let hop = geneve::hop_to(frame, env, config, eip.vtep)?;

@@ -11,7 +11,7 @@ use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
 use super::{
-    Direction, Env, Exit, Frame, Nic, Outcome, Step, arp, can_send, fragment, geneve, icmp, martian,
+    Direction, Env, Exit, Frame, Nic, Outcome, Step, arp, can_send, fragment, geneve, icmp, martian, options,
 };
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
@@ -63,9 +63,10 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
     let eip = env.eip(destination);
     if eip.is_some() || destination == config.nic_ip {
         martian::refuse_outside(config, &packet.header)?;
+        options::refuse(frame, &packet)?;
     }
     match eip {
-        Some(_) if packet.header.ttl() <= 1 => expired(frame, config, packet),
+        Some(_) if packet.header.ttl() <= 1 => expired(frame, env, config, packet),
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
         None if destination == config.nic_ip => icmp::echo(frame, config, &packet),
@@ -82,10 +83,11 @@ fn turned<F: Frame>(frame: &F) -> Step<[u8; eth::HEADER_LEN]> {
 
 /// The kernel would say so for a pod on this node too, but by a route of its own and from an address of its own.
 #[inline(always)]
-fn expired<F: Frame>(frame: &mut F, config: &Config, mut packet: Packet) -> Step<Outcome> {
+fn expired<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, mut packet: Packet) -> Step<Outcome> {
     can_send(frame, config, Nic::EXTERNAL)?;
+    icmp::permit(frame, env, config, &packet, Verdict::DropExpired)?;
     let (error, turned) = (RouterError::TimeExceeded, turned(frame)?);
-    icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropExpired)?;
+    icmp::report(frame, config, &mut packet, error, &turned)?;
     Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT))
 }
 
@@ -114,8 +116,9 @@ fn to_worker<F: Frame, E: Env>(
         Fit::Report => {
             can_send(frame, config, Nic::EXTERNAL)?;
             let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
+            icmp::permit(frame, env, config, &packet, Verdict::DropTooBig)?;
             let turned = turned(frame)?;
-            icmp::report(frame, config, &mut packet, error, &turned, Verdict::DropTooBig)?;
+            icmp::report(frame, config, &mut packet, error, &turned)?;
             return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
         }
         Fit::Fragment => {

@@ -103,6 +103,8 @@ pub trait Env {
     fn neighbor(&self, addr: [u8; 4]) -> Option<&Neighbor>;
     /// Whether `internal` has a prefix that contains the address.
     fn is_internal(&self, addr: [u8; 4]) -> bool;
+    /// Takes one ICMP error out of this CPU's budget of so many a second (0: no limit). Whether there was one.
+    fn take_error(&self, per_second: u32) -> bool;
     /// Adds to a row of `verdicts`.
     fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32);
     /// Adds to a row of `eip_counters`.

@@ -8,7 +8,7 @@ use gateway_common::wire::{eth, ipv4};
 
 use super::packet::{self, Packet};
 use super::zeroed::Zeroed;
-use super::{Exit, Frame, Nic, Outcome, Room, Step, can_send};
+use super::{Env, Exit, Frame, Nic, Outcome, Room, Step, can_send};
 
 /// TTL of an echo reply: what an OVN router port's has when it arrives, and operators' scripts look for.
 const ECHO_TTL: u8 = 254;
@@ -61,7 +61,7 @@ pub(super) fn echo<F: Frame>(frame: &mut F, config: &Config, packet: &Packet) ->
 /// addresses of nobody or of many nothing gets here: see `martian`.
 #[inline(always)]
 fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
-    if packet.header.is_later_fragment() {
+    if packet.header.is_later_fragment() || (packet.header.payload_len() as usize) < QUOTED_L4 {
         return false;
     }
     if packet.header.protocol() != ipv4::ICMP {
@@ -70,11 +70,51 @@ fn may_report<F: Frame>(frame: &F, packet: &Packet) -> bool {
     matches!(frame.load(packet.l4()), Some([kind, _code]) if !icmp::is_error(kind))
 }
 
-/// Replaces the packet in the frame by an ICMP error about it, from the router port to its source; `packet` follows.
-/// `ethernet` is the new frame's header; the packet starts at offset 14.
+/// Whether an error is to be sent. Without data, so that it travels in a register.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Permit {
+    Given,
+    /// Never about such a packet.
+    Silent,
+    /// Enough were sent.
+    Enough,
+}
+
+/// Goes on when an ICMP error is to be sent about the packet, and takes it out of the budget. Called when nothing is in its way
+/// any more, and before anything is changed.
 ///
 /// # Errors
-/// `silent` when no error may be sent about the packet.
+/// `silent` when none may be sent about such a packet; a verdict of its own when enough were sent.
+#[inline(always)]
+pub(super) fn permit<F: Frame, E: Env>(
+    frame: &F,
+    env: &E,
+    config: &Config,
+    packet: &Packet,
+    silent: Verdict,
+) -> Step<()> {
+    match ask(frame, env, config, packet) {
+        Permit::Given => Ok(()),
+        Permit::Silent => Err(Outcome::drop(silent)),
+        Permit::Enough => Err(Outcome::drop(Verdict::DropErrorLimit)),
+    }
+}
+
+/// A function of its own: rare.
+#[inline(never)]
+fn ask<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, packet: &Packet) -> Permit {
+    if !may_report(frame, packet) {
+        Permit::Silent
+    } else if env.take_error(config.errors_per_second) {
+        Permit::Given
+    } else {
+        Permit::Enough
+    }
+}
+
+/// Replaces the packet in the frame by an ICMP error about it, from the router port to its source; `packet` follows. The error
+/// is [permitted](permit). `ethernet` is the new frame's header; the packet starts at offset 14.
 #[inline(always)]
 pub(super) fn report<F: Frame>(
     frame: &mut F,
@@ -82,25 +122,16 @@ pub(super) fn report<F: Frame>(
     packet: &mut Packet,
     error: RouterError,
     ethernet: &[u8; eth::HEADER_LEN],
-    silent: Verdict,
 ) -> Step<()> {
-    match write(frame, config, packet, u64::from_ne_bytes(error.emit()), ethernet) {
-        Written::Yes => Ok(()),
-        Written::Silent => Err(Outcome::drop(silent)),
-        Written::NoRoom => Err(Outcome::drop(Verdict::DropNoRoom)),
+    if write(frame, config, packet, u64::from_ne_bytes(error.emit()), ethernet) {
+        Ok(())
+    } else {
+        Err(Outcome::drop(Verdict::DropNoRoom))
     }
 }
 
-/// Whether an error was written. Without data, so that it travels in a register.
-#[derive(Clone, Copy)]
-#[repr(u32)]
-enum Written {
-    Yes,
-    Silent,
-    NoRoom,
-}
-
-/// A function of its own: rare, and its stack is free again after it. `icmp` are the bytes of the error's header.
+/// A function of its own: rare, and its stack is free again after it. `icmp` are the bytes of the error's header. `false` when
+/// there is no room.
 #[inline(never)]
 fn write<F: Frame>(
     frame: &mut F,
@@ -108,16 +139,13 @@ fn write<F: Frame>(
     packet: &mut Packet,
     icmp: u64,
     ethernet: &[u8; eth::HEADER_LEN],
-) -> Written {
+) -> bool {
     let quoted = packet.header.header_len() + QUOTED_L4;
-    if !may_report(frame, packet) || (packet.header.payload_len() as usize) < QUOTED_L4 {
-        return Written::Silent;
-    }
     // What is quoted, to sum it up; then the headers.
     let mut bytes = Zeroed::<MAX_QUOTED>::new();
     let bytes = &mut bytes.0;
     if frame.copy(eth::HEADER_LEN, quoted, bytes).is_none() {
-        return Written::Silent;
+        return false;
     }
     let icmp = icmp.to_ne_bytes();
     let checksum = Sum::ZERO.bytes(bytes).bytes(&icmp).checksum();
@@ -135,9 +163,9 @@ fn write<F: Frame>(
     bytes[14..34].copy_from_slice(&packet.header.0);
     bytes[34..HEADERS].copy_from_slice(&icmp);
     bytes[36..38].copy_from_slice(&checksum.to_be_bytes());
-    let stored = frame
+    frame
         .truncate((eth::HEADER_LEN + quoted) as u32)
         .and_then(|()| frame.grow_head(Room::IcmpError))
-        .and_then(|()| frame.store(0, bytes.first_chunk::<HEADERS>()?));
-    if stored.is_some() { Written::Yes } else { Written::NoRoom }
+        .and_then(|()| frame.store(0, bytes.first_chunk::<HEADERS>()?))
+        .is_some()
 }

@@ -10,6 +10,7 @@ mod geneve;
 mod icmp;
 mod martian;
 mod nat;
+mod options;
 mod packet;
 mod pmtu;
 mod quote;

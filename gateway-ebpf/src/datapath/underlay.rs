@@ -14,7 +14,7 @@ use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
     Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, can_send, fragment, icmp, martian,
-    on_external_link,
+    on_external_link, options,
 };
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
@@ -27,6 +27,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     let mut tunnelled = arrival::inspect(frame, env, config)?;
     let inner = &tunnelled.packet.header;
     martian::refuse(config, inner)?;
+    options::refuse(frame, &tunnelled.packet)?;
     let sender = match env.pod(inner.source()) {
         Some(pod) if pod.vtep == tunnelled.from => Sender::pod(inner.source(), pod),
         Some(_) | None => {
@@ -204,9 +205,10 @@ fn error_to_pod<F: Frame, E: Env>(
         RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
     };
     let Hop { tunnel, exit } = geneve::hop_to(frame, env, config, tunnelled.from)?;
+    icmp::permit(frame, env, config, &tunnelled.packet, silent)?;
     arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
     let packet = &mut tunnelled.packet;
-    icmp::report(frame, config, packet, error, &tunnel.outer, silent)?;
+    icmp::report(frame, config, packet, error, &tunnel.outer)?;
     geneve::encapsulate(frame, config, packet, &tunnel)?;
     Ok(Outcome::new(verdict, exit))
 }

@@ -1,11 +1,13 @@
 //! The datapath on the host: no kernel, no privilege.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use gateway_common::csum;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
+    Config, Eip, EipCounter, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep,
+    VtepKey,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room};
@@ -36,18 +38,30 @@ impl Engine for Host {
 
 /// Runs one frame.
 pub fn run(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
-    let env = HostEnv { tables, verdicts: RefCell::default(), counters: RefCell::default() };
+    run_at(kind, hook, tables, bytes, Duration::ZERO).0
+}
+
+/// Runs one frame when the clock says `now`; the row of `errors` afterwards as well.
+pub fn run_at(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8], now: Duration) -> (Seen, ErrorBudget) {
+    let env = HostEnv {
+        tables,
+        now,
+        errors: Cell::new(tables.errors),
+        verdicts: RefCell::default(),
+        counters: RefCell::default(),
+    };
     let (outcome, frame) = match kind {
         Kind::Xdp => drive::<false>(hook, &env, bytes),
         Kind::Tc => drive::<true>(hook, &env, bytes),
     };
-    Seen {
+    let seen = Seen {
         action: outcome.exit.action.into(),
         exit: Some(outcome.exit),
         frame,
         verdicts: env.verdicts.into_inner(),
         counters: env.counters.into_inner(),
-    }
+    };
+    (seen, env.errors.get())
 }
 
 fn drive<const RESOLVES: bool>(hook: Hook, env: &HostEnv<'_>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
@@ -135,6 +149,8 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
 
 struct HostEnv<'a> {
     tables: &'a Tables,
+    now: Duration,
+    errors: Cell<ErrorBudget>,
     verdicts: RefCell<BTreeMap<Verdict, VerdictCounter>>,
     counters: RefCell<BTreeMap<u32, EipCounter>>,
 }
@@ -162,6 +178,13 @@ impl Env for HostEnv<'_> {
 
     fn is_internal(&self, addr: [u8; 4]) -> bool {
         self.tables.internal.iter().any(|prefix| prefix.contains(addr.into()))
+    }
+
+    fn take_error(&self, per_second: u32) -> bool {
+        let mut errors = self.errors.get();
+        let taken = errors.take(u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX), per_second);
+        self.errors.set(errors);
+        taken
     }
 
     fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32) {

@@ -6,10 +6,11 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray};
+use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use gateway_common::tables::{Config, EipCounter, Internal, MAX_EIPS, VerdictCounter, name};
+use gateway_common::tables::{Config, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter, name};
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::Hook;
 use nix::sched::{CloneFlags, unshare};
@@ -144,6 +145,10 @@ impl Kernel {
         let mut config: Array<_, Config> =
             Array::try_from(object.map_mut(name::CONFIG).context(name::CONFIG)?)?;
         config.set(0, tables.config, 0)?;
+        let mut errors: PerCpuArray<_, ErrorBudget> =
+            PerCpuArray::try_from(object.map_mut(name::ERRORS).context(name::ERRORS)?)?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        errors.set(0, PerCpuValues::try_from(vec![tables.errors; cpus])?, 0)?;
         replace(HashMap::try_from(object.map_mut(name::EIPS).context(name::EIPS)?)?, &tables.eips)?;
         replace(HashMap::try_from(object.map_mut(name::PODS).context(name::PODS)?)?, &tables.pods)?;
         replace(HashMap::try_from(object.map_mut(name::VTEPS).context(name::VTEPS)?)?, &tables.vteps)?;

@@ -58,6 +58,7 @@ fn outcome(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8], seen: &Seen) -
     ensure!(is_known(exit, tables), "nobody knows the interface of {exit:?}");
     untouched(verdict, hook, frame, &seen.frame)?;
     counted(verdict, tables, seen)?;
+    limited(verdict, tables)?;
     leaving::check(verdict, exit, hook, tables, frame, &seen.frame)?;
     translation::check(verdict, exit, hook, tables, frame, &seen.frame)
 }
@@ -75,7 +76,8 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
     use Verdict::*;
     let is_refused = matches!(
         verdict,
-        DropShortQuote
+        DropIpOption
+            | DropShortQuote
             | DropForeignQuote
             | DropRedirect
             | DropSourceQuench
@@ -83,7 +85,7 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
             | DropMartian
             | PassDisabled
     );
-    let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig | Fragmented);
+    let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig | Fragmented | DropErrorLimit);
     let has_no_hop = matches!(verdict, PassUnresolved | PassToTwin);
     match hook {
         Hook::External => {
@@ -146,13 +148,22 @@ fn is_known(exit: Exit, tables: &Tables) -> bool {
 fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Result<()> {
     use Verdict::*;
     let is_quote = matches!(verdict, DropShortQuote | DropForeignQuote | DropRedirect | DropSourceQuench);
-    let is_late = is_quote || (hook == Hook::Underlay && matches!(verdict, DropExpired | DropTooBig));
+    let is_late = is_quote || (hook == Hook::Underlay && verdict == DropTooBig);
     let stays = match verdict.class() {
         Class::Pass => true,
         Class::Drop => !is_late,
         Class::Forward | Class::Answer => false,
     };
     ensure!(!stays || before == after, "{verdict:?}, but the frame was changed");
+    Ok(())
+}
+
+/// An ICMP error leaves where there is one to be had, and is refused for that reason nowhere else.
+fn limited(verdict: Verdict, tables: &Tables) -> Result<()> {
+    let is_spent = tables.config.errors_per_second > 0 && tables.errors.spent_until_ns == u64::MAX;
+    let is_error = matches!(verdict, Verdict::TimeExceeded | Verdict::FragmentationNeeded);
+    ensure!(!is_error || !is_spent, "enough errors were sent");
+    ensure!(verdict != Verdict::DropErrorLimit || is_spent, "an error was to be had");
     Ok(())
 }
 

@@ -157,8 +157,25 @@ fn header(u: &mut Unstructured<'_>, source: [u8; 4], destination: [u8; 4]) -> Re
     if u.ratio(1, 8)? {
         let words = usize::from(u.int_in_range(1..=10_u8)?);
         ip.options = vec![*u.choose(&[1, 0, 7, 0x83])?; words * 4];
+        if u.ratio(1, 2)? {
+            option(u, &mut ip.options)?;
+        }
     }
     Ok(ip)
+}
+
+/// Writes one option somewhere, of a kind with a meaning or without, mostly as long as it may be.
+fn option(u: &mut Unstructured<'_>, options: &mut [u8]) -> Result<()> {
+    let at = *u.choose(&[0, 0, 1, 3])?;
+    let kind = *u.choose(&[7, 68, 130, 131, 137, 148, 30, 158])?;
+    let left = options.len() - at;
+    let len = if u.ratio(7, 8)? { u.int_in_range(1..=left)? as u8 } else { u.arbitrary()? };
+    options[..at].fill(1);
+    options[at] = kind;
+    if let Some(field) = options.get_mut(at + 1) {
+        *field = len;
+    }
+    Ok(())
 }
 
 fn ordinary(u: &mut Unstructured<'_>, ip: &Ip) -> Result<Vec<u8>> {

@@ -16,7 +16,7 @@ use arbitrary::Unstructured;
 use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
 use gateway_ebpf::datapath::Hook;
 
-use crate::fixture::{Tables, gateway, unresolved_gateway, worker1};
+use crate::fixture::{Tables, gateway, silenced_gateway, unresolved_gateway, worker1};
 
 /// All bytes of a frame as hexadecimal digits.
 pub fn hex(frame: &[u8]) -> String {
@@ -27,7 +27,7 @@ pub fn hex(frame: &[u8]) -> String {
 pub const HOOKS: [Hook; 4] = [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress];
 
 /// The tables that frames meet, each with a name for messages.
-pub static TABLES: LazyLock<[(&str, Tables); 4]> = LazyLock::new(|| {
+pub static TABLES: LazyLock<[(&str, Tables); 5]> = LazyLock::new(|| {
     let mut twin = gateway();
     twin.config.flags &= !CONFIG_XDP_TO_EXTERNAL;
     [
@@ -35,6 +35,7 @@ pub static TABLES: LazyLock<[(&str, Tables); 4]> = LazyLock::new(|| {
         ("worker1", worker1()),
         ("unresolved gateway", unresolved_gateway()),
         ("gateway whose external NIC takes no frames from XDP", twin),
+        ("gateway that has sent enough ICMP errors", silenced_gateway()),
     ]
 });
 

@@ -28,6 +28,7 @@ pub(super) fn check(
         Some(tunnel) => tunnel.inner,
         None => Packet::read(after.get(14..).context("a frame")?).context("no packet leaves")?,
     };
+    discreet(leaves.header.options())?;
     if verdict == ToGateway {
         ensure!(came.bytes() == leaves.bytes(), "a worker changed a packet");
         return Ok(());
@@ -82,6 +83,21 @@ fn hidden(verdict: Verdict, tables: &Tables, leaves: &Packet<'_>) -> Result<()> 
     if let Some((_, went_to)) = leaves.quoted() {
         let is_eip = tables.pods.values().any(|pod| pod.eip == went_to);
         ensure!(is_eip && !is_inside(went_to), "an error about a packet to {went_to:?} leaves");
+    }
+    Ok(())
+}
+
+/// No option that routers write into, nor one that directs them, up to where the list ends or makes no sense.
+fn discreet(mut options: &[u8]) -> Result<()> {
+    while let [kind, rest @ ..] = options {
+        let len = match (kind, rest) {
+            (0, _) => break,
+            (1, _) => 1,
+            (_, [len, ..]) if (2..=options.len()).contains(&usize::from(*len)) => usize::from(*len),
+            _ => break,
+        };
+        ensure!(!matches!(kind, 7 | 68 | 131 | 137), "option {kind} goes on");
+        options = &options[len..];
     }
     Ok(())
 }

@@ -26,7 +26,7 @@ pub(super) fn from_client(packet: &[u8]) -> Vec<u8> {
     ipv4_frame(CLIENT_MAC, NIC_MAC, packet)
 }
 
-fn to_worker1() -> Geneve {
+pub(super) fn to_worker1() -> Geneve {
     geneve((GATEWAY_MAC, WORKER1_MAC), (GATEWAY, WORKER1))
 }
 
@@ -228,13 +228,15 @@ fn mss_rows() -> Vec<Row> {
     ]
 }
 
+/// The gateway's ICMP error about a packet of the client's.
+pub(super) fn error(message: Icmpv4Type, packet: &[u8]) -> Vec<u8> {
+    let mut header = ip(NIC_IP, CLIENT);
+    (header.identification, header.dont_fragment) = (0, false);
+    let quoted = usize::from(packet[0] & 15) * 4 + 8;
+    ipv4_frame(NIC_MAC, CLIENT_MAC, &header.icmp(message, &packet[..quoted]))
+}
+
 fn error_rows() -> Vec<Row> {
-    let error = |message, packet: &[u8]| {
-        let mut header = ip(NIC_IP, CLIENT);
-        (header.identification, header.dont_fragment) = (0, false);
-        let quoted = usize::from(packet[0] & 15) * 4 + 8;
-        ipv4_frame(NIC_MAC, CLIENT_MAC, &header.icmp(message, &packet[..quoted]))
-    };
     let expired = Icmpv4Type::TimeExceeded(etherparse::icmpv4::TimeExceededCode::TtlExceededInTransit);
     let needed = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::FragmentationNeeded {
         next_hop_mtu: TUNNEL_MTU as u16,

@@ -8,7 +8,9 @@ pub mod external;
 pub mod fragmentation;
 pub mod fragments;
 pub mod hops;
+pub mod limit;
 pub mod martian;
+pub mod options;
 mod path;
 pub mod protocols;
 pub mod quotes;
@@ -176,12 +178,14 @@ pub fn all() -> Vec<Row> {
         quotes::rows(),
         arrivals::rows(),
         fragmentation::rows(),
+        limit::rows(),
         martian::rows(),
         hops::rows(),
         checksums::rows(),
         protocols::rows(),
         fragments::rows(),
         sending::rows(),
+        options::rows(),
     ]
     .concat()
 }

@@ -23,7 +23,7 @@ use crate::scene::{
 };
 
 /// How often each frame is sent.
-const TIMES: u64 = 10;
+pub(crate) const TIMES: u64 = 10;
 /// The longest frame of the lab's wires.
 const LONGEST: usize = 1514;
 /// The last byte of a frame's source MAC: which fragment of its packet a copy becomes.

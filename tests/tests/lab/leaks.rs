@@ -1,4 +1,4 @@
-//! The watch on every scene's external link does see a pod's address, in a packet and in what an ICMP error quotes.
+//! Nothing of the inside shows outside. The watch on every scene's external link does see a pod's address, in a packet and in what an ICMP error quotes.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,8 @@ use gateway_tests::fixture::{CLIENT, CLIENT_MAC, NIC_IP, NIC_MAC, POD1};
 use gateway_tests::packet::{ip, ipv4_frame};
 
 use crate::accounting::send_all;
-use crate::scene::scene;
+use crate::capture::Capture;
+use crate::scene::{self, EIP1, ping, reaches, scene, verdict};
 
 #[test]
 fn a_leak_fails_the_test_it_happens_in() -> Result<()> {
@@ -25,5 +26,26 @@ fn a_leak_fails_the_test_it_happens_in() -> Result<()> {
         let seen = catch_unwind(AssertUnwindSafe(|| drop(lab)));
         ensure!(seen.is_err(), "nobody saw a pod's address {what}");
     }
+    Ok(())
+}
+
+#[test]
+fn a_recorded_route_stays_inside() -> Result<()> {
+    let lab = scene("k2-", 1500)?;
+    let wire = Capture::start(&lab, "client", "eth0")?;
+    for (from, to, dropped_at) in [("client", EIP1, "gw1"), ("pod1a", scene::CLIENT, "worker1")] {
+        for record in [&["-R"][..], &["-T", "tsandaddr"], &["-T", "tsonly"]] {
+            let before = verdict(&lab, dropped_at, "drop_ip_option")?;
+            let pings = ping(&lab, from, &[record, &["-c2", to]].concat())?;
+            ensure!(pings.sent == 2 && pings.received == 0, "{from}, {record:?}: {}", pings.output);
+            let counted = verdict(&lab, dropped_at, "drop_ip_option")? - before;
+            ensure!(counted == 2, "{from}, {record:?}: {counted} counted on {dropped_at}");
+        }
+        reaches(&lab, from, to, 3)?;
+    }
+    let answered = wire
+        .stop()?
+        .matching("ip.src != 192.168.100.1 && (ip.opt.type.number == 7 || ip.opt.type.number == 4)")?;
+    ensure!(answered.is_empty(), "a packet of ours has such an option: {answered:?}");
     Ok(())
 }

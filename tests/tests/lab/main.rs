@@ -8,6 +8,7 @@ mod fallback;
 mod forged;
 mod fragments;
 mod leaks;
+mod limit;
 mod metrics;
 mod ovs;
 mod peers;

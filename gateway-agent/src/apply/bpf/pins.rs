@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData, MapInfo};
 use gateway_common::ABI_VERSION;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor,
-    NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, name,
+    Config, Eip, EipCounter, EipKey, ErrorBudget, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS,
+    Neighbor, NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, name,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -90,7 +90,7 @@ const fn shape<K, V>(capacity: u32) -> Shape {
     (size_of::<K>() as u32, size_of::<V>() as u32, capacity)
 }
 
-const SHAPES: [(&str, Shape); 8] = [
+const SHAPES: [(&str, Shape); 9] = [
     (name::EIPS, shape::<EipKey, Eip>(MAX_EIPS)),
     (name::PODS, shape::<PodKey, Pod>(MAX_EIPS)),
     (name::VTEPS, shape::<VtepKey, Vtep>(MAX_VTEPS)),
@@ -99,6 +99,7 @@ const SHAPES: [(&str, Shape); 8] = [
     (name::CONFIG, shape::<u32, Config>(1)),
     (name::EIP_COUNTERS, shape::<u32, EipCounter>(MAX_EIPS)),
     (name::VERDICTS, shape::<u32, VerdictCounter>(VERDICT_ROWS)),
+    (name::ERRORS, shape::<u32, ErrorBudget>(1)),
 ];
 
 /// What makes the pinned tables useless for this agent; `None` when nothing does.
