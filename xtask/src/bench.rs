@@ -68,10 +68,11 @@ pub(crate) fn check() -> Result<bool> {
     }
 }
 
-/// Builds our programs, and the C programs they are compared with.
+/// Builds our programs, and the plain ones they are compared with, in C and in Rust.
 fn programs() -> Result<()> {
     setup::ensure()?;
     let clang = setup::ensure_clang()?;
     build::ebpf()?;
+    build::plain_rust()?;
     build::plain_c(clang)
 }
