@@ -103,9 +103,22 @@ impl Tables {
         let of_pods = self.pods.values().map(|pod| (pod.eip.into(), pod.slot));
         let of_eips = self.eips.iter().map(|(key, eip)| (key.eip.into(), eip.slot));
         let mut slots: Vec<_> = of_eips.chain(of_pods).collect();
-        slots.sort_unstable();
+        // Not `sort_unstable`: these are runs that ascend already.
+        slots.sort();
         slots.dedup();
         slots
+    }
+
+    /// The slots that EIPs take which do not have them in `held`.
+    fn fresh_slots(&self, held: &Self) -> BTreeSet<u32> {
+        let of_pods = changed(&self.pods, &held.pods).map(|(_, pod)| (pod.eip.into(), pod.slot));
+        let of_eips = changed(&self.eips, &held.eips).map(|(key, eip)| (key.eip.into(), eip.slot));
+        let taken: Vec<(Ipv4Addr, u32)> = of_eips.chain(of_pods).collect();
+        if taken.is_empty() {
+            return BTreeSet::new();
+        }
+        let known = held.slots();
+        taken.into_iter().filter(|pair| known.binary_search(pair).is_err()).map(|(_, slot)| slot).collect()
     }
 }
 
@@ -197,10 +210,7 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     if want.config.is_none() && held.config.is_some() {
         ops.push(TableOp::ClearConfig);
     }
-    let known = held.slots();
-    let fresh = want.slots().into_iter().filter(|pair| known.binary_search(pair).is_err());
-    let fresh: BTreeSet<u32> = fresh.map(|(_, slot)| slot).collect();
-    ops.extend(fresh.into_iter().map(TableOp::ResetCounter));
+    ops.extend(want.fresh_slots(held).into_iter().map(TableOp::ResetCounter));
     put(&want.vteps, &held.vteps, TableOp::PutVtep, &mut ops);
     ops.extend(want.internal.difference(&held.internal).copied().map(TableOp::PutInternal));
     put(&want.neighbors, &held.neighbors, TableOp::PutNeighbor, &mut ops);
@@ -220,14 +230,24 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
 }
 
 /// Rows of `want` that `held` lacks or has otherwise.
+fn changed<'a, K: Ord, V: Eq>(
+    want: &'a BTreeMap<K, V>,
+    held: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (&'a K, &'a V)> {
+    let mut held = held.iter().peekable();
+    want.iter().filter(move |(key, row)| {
+        while held.next_if(|(held, _)| held < key).is_some() {}
+        held.next_if(|(held, _)| held == key).is_none_or(|(_, held)| held != *row)
+    })
+}
+
 fn put<K: Ord + Copy, V: Eq + Copy>(
     want: &BTreeMap<K, V>,
     held: &BTreeMap<K, V>,
     op: fn(K, V) -> TableOp,
     ops: &mut Vec<TableOp>,
 ) {
-    let changed = want.iter().filter(|(key, row)| held.get(key) != Some(row));
-    ops.extend(changed.map(|(key, row)| op(*key, *row)));
+    ops.extend(changed(want, held).map(|(key, row)| op(*key, *row)));
 }
 
 /// Rows of `held` that `want` lacks.
@@ -237,7 +257,15 @@ fn delete<K: Ord + Copy, V>(
     op: fn(K) -> TableOp,
     ops: &mut Vec<TableOp>,
 ) {
-    ops.extend(held.keys().filter(|key| !want.contains_key(key)).map(|key| op(*key)));
+    let mut want = want.keys().peekable();
+    ops.extend(
+        held.keys()
+            .filter(|key| {
+                while want.next_if(|wanted| wanted < key).is_some() {}
+                want.next_if(|wanted| wanted == key).is_none()
+            })
+            .map(|key| op(*key)),
+    );
 }
 
 #[cfg(test)]

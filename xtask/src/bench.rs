@@ -13,6 +13,7 @@ use crate::{build, kube, setup, workspace};
 Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
+  cargo xtask bench tables                   the agent's writes to the tables, and its resync with them
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -34,6 +35,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             }
         }
         Some("program" | "scale") => programs()?,
+        Some("tables") => {
+            setup::ensure()?;
+            build::ebpf()?;
+        }
         _ => {}
     }
     let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);
@@ -63,10 +68,11 @@ pub(crate) fn check() -> Result<bool> {
     }
 }
 
-/// Builds our programs, and the C programs they are compared with.
+/// Builds our programs, and the plain ones they are compared with, in C and in Rust.
 fn programs() -> Result<()> {
     setup::ensure()?;
     let clang = setup::ensure_clang()?;
     build::ebpf()?;
+    build::plain_rust()?;
     build::plain_c(clang)
 }

@@ -46,11 +46,21 @@ pub(crate) fn all() -> Result<()> {
 
 /// Only the BPF object.
 pub(crate) fn ebpf() -> Result<()> {
+    programs("gateway-ebpf", "gateway-ebpf")
+}
+
+/// The benchmark's plain paths in Rust, beside the BPF object.
+pub(crate) fn plain_rust() -> Result<()> {
+    programs("gateway-bench-ebpf", "bench-twin.o")
+}
+
+/// Compiles a package for BPF, to a file beside the BPF object.
+fn programs(package: &str, name: &str) -> Result<()> {
     let rustc = BpfRustc::find()?;
-    screen::title(&format!("Building the BPF programs with {}", rustc.version()));
-    workspace::run(&mut rustc.cargo("build", BUILD_DIR, &[])?)?;
-    let built = workspace::target().join(BUILD_DIR).join(TARGET).join("release/gateway-ebpf");
-    let object = workspace::target().join("ebpf/gateway-ebpf");
+    screen::title(&format!("Building {package} with {}", rustc.version()));
+    workspace::run(&mut rustc.cargo("build", package, BUILD_DIR, &[])?)?;
+    let built = workspace::target().join(BUILD_DIR).join(TARGET).join("release").join(package);
+    let object = workspace::target().join("ebpf").join(name);
     let size = place(&built, &object)?;
     screen::good(&format!("{} ({size} bytes)", shown(&object)));
     Ok(())

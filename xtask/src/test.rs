@@ -227,17 +227,21 @@ fn demo(words: &[&str]) -> Result<()> {
 fn clippy_bpf() -> Result<()> {
     let rustc = BpfRustc::find()?;
     let clippy = rustc.path.with_file_name("clippy-driver");
-    let mut command = rustc.cargo("check", "ebpf-check", &["-Dwarnings"])?;
-    if clippy.is_file() {
-        // What cargo-clippy does, with a driver that is of the same build as the rustc.
-        command.env("RUSTC_WORKSPACE_WRAPPER", clippy).env("CLIPPY_ARGS", "");
-    } else {
+    if !clippy.is_file() {
         screen::note(&format!(
             "{} comes without clippy: the compiler's own lints, as errors",
             rustc.version()
         ));
     }
-    workspace::run(&mut command)
+    for package in ["gateway-ebpf", "gateway-bench-ebpf"] {
+        let mut command = rustc.cargo("check", package, "ebpf-check", &["-Dwarnings"])?;
+        if clippy.is_file() {
+            // What cargo-clippy does, with a driver that is of the same build as the rustc.
+            command.env("RUSTC_WORKSPACE_WRAPPER", &clippy).env("CLIPPY_ARGS", "");
+        }
+        workspace::run(&mut command)?;
+    }
+    Ok(())
 }
 
 fn deny() -> Result<Outcome> {

@@ -62,8 +62,14 @@ impl BpfRustc {
         workspace::output(Command::new(&self.path).arg("-V")).unwrap_or_else(|| "rustc".to_owned())
     }
 
-    /// A cargo command for the BPF target with this rustc and its own target folder.
-    pub(crate) fn cargo(&self, verb: &str, target_dir: &str, extra_flags: &[&str]) -> Result<Command> {
+    /// A cargo command for a package's program of the same name, for the BPF target with this rustc and its own target folder.
+    pub(crate) fn cargo(
+        &self,
+        verb: &str,
+        package: &str,
+        target_dir: &str,
+        extra_flags: &[&str],
+    ) -> Result<Command> {
         let linker = linker().with_context(|| {
             format!("bpf-linker {LINKER_VERSION} is not there: run `cargo xtask setup`, which builds it once")
         })?;
@@ -75,16 +81,7 @@ impl BpfRustc {
 
         let mut cargo = workspace::cargo();
         cargo
-            .args([
-                verb,
-                "--package",
-                "gateway-ebpf",
-                "--bin",
-                "gateway-ebpf",
-                "--release",
-                "--target",
-                TARGET,
-            ])
+            .args([verb, "--package", package, "--bin", package, "--release", "--target", TARGET])
             .arg("--target-dir")
             .arg(workspace::target().join(target_dir))
             .env("RUSTC", &self.path)

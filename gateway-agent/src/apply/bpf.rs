@@ -1,14 +1,17 @@
 //! The BPF object, and the pinned tables it shares with us.
 
+mod batch;
 mod object;
 mod pins;
+mod table;
 mod write;
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::addr::Prefix;
 use gateway_common::tables::{
@@ -17,6 +20,8 @@ use gateway_common::tables::{
 };
 use tracing::warn;
 
+use self::batch::Batch;
+use self::table::Table;
 use super::causes;
 use crate::tables::{TableFull, Tables};
 
@@ -98,13 +103,15 @@ impl BpfError {
 
 /// The pinned tables.
 pub struct Maps {
-    eips: HashMap<MapData, EipKey, Eip>,
-    pods: HashMap<MapData, PodKey, Pod>,
-    vteps: HashMap<MapData, VtepKey, Vtep>,
-    neighbors: HashMap<MapData, NeighborKey, Neighbor>,
+    eips: Table<EipKey, Eip>,
+    pods: Table<PodKey, Pod>,
+    vteps: Table<VtepKey, Vtep>,
+    neighbors: Table<NeighborKey, Neighbor>,
     internal: LpmTrie<MapData, [u8; 4], Internal>,
     config: Array<MapData, Config>,
     eip_counters: PerCpuArray<MapData, EipCounter>,
+    /// `eip_counters` again; `None` where it cannot be had.
+    counter_batch: Option<Batch<u32, EipCounter>>,
     verdicts: PerCpuArray<MapData, VerdictCounter>,
 }
 
@@ -136,15 +143,25 @@ pub fn load(object: &[u8], pin: &Path) -> Result<Loaded, BpfError> {
 }
 
 impl Maps {
-    fn new(mut get: impl FnMut(&'static str) -> Result<Map, BpfError>) -> Result<Self, BpfError> {
+    /// The tables, asked for by name.
+    ///
+    /// # Errors
+    /// One of them is not to be had, or not of the type and size it should be: [`BpfError::Map`].
+    pub fn new(mut get: impl FnMut(&'static str) -> Result<Map, BpfError>) -> Result<Self, BpfError> {
+        let counters = get(name::EIP_COUNTERS)?;
+        let counter_batch = match (&counters, nr_cpus()) {
+            (Map::PerCpuArray(data), Ok(cpus)) => Batch::new(data, cpus).ok(),
+            _ => None,
+        };
         Ok(Self {
-            eips: typed(name::EIPS, get(name::EIPS)?)?,
-            pods: typed(name::PODS, get(name::PODS)?)?,
-            vteps: typed(name::VTEPS, get(name::VTEPS)?)?,
-            neighbors: typed(name::NEIGHBORS, get(name::NEIGHBORS)?)?,
+            eips: Table::new(name::EIPS, get(name::EIPS)?)?,
+            pods: Table::new(name::PODS, get(name::PODS)?)?,
+            vteps: Table::new(name::VTEPS, get(name::VTEPS)?)?,
+            neighbors: Table::new(name::NEIGHBORS, get(name::NEIGHBORS)?)?,
             internal: typed(name::INTERNAL, get(name::INTERNAL)?)?,
             config: typed(name::CONFIG, get(name::CONFIG)?)?,
-            eip_counters: typed(name::EIP_COUNTERS, get(name::EIP_COUNTERS)?)?,
+            eip_counters: typed(name::EIP_COUNTERS, counters)?,
+            counter_batch,
             verdicts: typed(name::VERDICTS, get(name::VERDICTS)?)?,
         })
     }
@@ -172,14 +189,10 @@ impl Maps {
         let config = self.config.get(&0, 0).map_err(BpfError::map(name::CONFIG))?;
         let internal = self.internal.keys().collect::<Result<Vec<Key<[u8; 4]>>, _>>();
         Ok(Tables {
-            eips: self.eips.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::EIPS))?,
-            pods: self.pods.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::PODS))?,
-            vteps: self.vteps.iter().collect::<Result<_, _>>().map_err(BpfError::map(name::VTEPS))?,
-            neighbors: self
-                .neighbors
-                .iter()
-                .collect::<Result<_, _>>()
-                .map_err(BpfError::map(name::NEIGHBORS))?,
+            eips: self.eips.read()?,
+            pods: self.pods.read()?,
+            vteps: self.vteps.read()?,
+            neighbors: self.neighbors.read()?,
             internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
             config: (config.abi != 0).then_some(config),
         })

@@ -200,12 +200,10 @@ impl Writer {
             info!("adopted {held} rows, {} differences", plan.len());
             self.started = true;
         }
-        for op in &plan {
-            if let Err(error) = loaded.maps.write(op) {
-                // What was written so far is read back by the next attempt.
-                self.known = loaded.maps.read()?;
-                return Err(error);
-            }
+        if let Err(error) = loaded.maps.write(&plan) {
+            // What was written so far is read back by the next attempt.
+            self.known = loaded.maps.read()?;
+            return Err(error);
         }
         self.known = rows;
         Ok(plan.len())

@@ -7,6 +7,7 @@ mod packets;
 mod program;
 mod report;
 mod scale;
+mod tables;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -20,6 +21,7 @@ use clap::{Parser, Subcommand};
 Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
+  cargo xtask bench tables                   the agent's writes to the tables, and its resync with them
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json")]
@@ -35,6 +37,7 @@ struct Cli {
 enum Bench {
     Program(program::Args),
     Scale(scale::Args),
+    Tables(tables::Args),
     Control(control::Args),
     Compare(compare::Args),
 }
@@ -51,6 +54,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
     match &cli.bench {
         Bench::Program(args) => return program::run(args, &cli.out),
         Bench::Scale(args) => scale::run(args)?.publish(&cli.out)?,
+        Bench::Tables(args) => tables::run(args)?.publish(&cli.out)?,
         Bench::Control(args) => control::run(args)?.publish(&cli.out)?,
         Bench::Compare(args) => compare::run(args)?,
     }

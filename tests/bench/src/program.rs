@@ -23,7 +23,7 @@ use crate::{
         candidate::{Candidate, PASS, REDIRECT, SOURCE_PORT, TX},
         frames::{self, Pair},
         harness::Harness,
-        plain::{Plain, Program},
+        plain::{Language, Plain, Program},
         population::Population,
         rounds::{Rounds, pin},
     },
@@ -60,7 +60,9 @@ const CHECK: (u32, u32) = (9, 200_000);
 const SLOWER: u8 = 3;
 
 const C_IN: &str = "C in, hash";
+const C_IN_ARRAY: &str = "C in, array";
 const C_OUT: &str = "C out, hash";
+const C_OUT_ARRAY: &str = "C out, array";
 /// What foreign packets on the underlay NIC may take, nanoseconds.
 const FOREIGN_AIM: f64 = 10.0;
 /// P1 and P2: what must be kept, as a ratio to the plain C path.
@@ -108,6 +110,7 @@ fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
     }
     report.figures.push(bench.floor(rounds, packets)?);
     report.figures.extend(measured.figures(&candidates)?);
+    report.figures.extend(bench.sizes()?);
     Ok(report)
 }
 
@@ -124,6 +127,9 @@ fn conditions(packets: u32, cpu: usize) -> Vec<String> {
         "C (clang -O2) does one look-up that tells the next hop too, translates, carries checksums, takes from the TTL, \
          puts the tunnel on or off and redirects: no counters, no outer UDP checksum, no configuration, no path MTU or MSS."
             .to_owned(),
+        "Rust is the same steps in the same order by aya-ebpf (tests/bench/ebpf), built as our programs are. Instructions are \
+         those the kernel has after verification (`xlated` of bpftool), machine code what its compiler made of them."
+            .to_owned(),
     ]
 }
 
@@ -133,6 +139,7 @@ struct Bench {
     gateway: Kernel,
     worker: Kernel,
     plain: Plain,
+    twin: Plain,
 }
 
 impl Bench {
@@ -143,7 +150,8 @@ impl Bench {
         gateway.fill(&population.tables())?;
         let mut worker = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
         worker.fill(&worker1())?;
-        Ok(Self { harness: Harness::load()?, gateway, worker, plain: Plain::load(population)? })
+        let (plain, twin) = (Plain::load(Language::C, population)?, Plain::load(Language::Rust, population)?);
+        Ok(Self { harness: Harness::load()?, gateway, worker, plain, twin })
     }
 
     fn ours(&mut self, hook: Hook) -> Result<ProgramFd> {
@@ -159,6 +167,10 @@ impl Bench {
         let mut plain = |name, program, pair: Pair, code| -> Result<Candidate> {
             Ok(Candidate::new(name, self.plain.fd(program)?, pair, code))
         };
+        let mut twin = |name, program, pair: &Pair, of| -> Result<Candidate> {
+            let fd = self.twin.fd(program)?;
+            Ok(Candidate::new(name, fd, pair.clone(), REDIRECT).per(of).ratio_below(RATIO_MUST))
+        };
         let (inbound, outbound) = (frames::plain_inbound(), frames::outbound());
         Ok(vec![
             plain("empty", Program::Empty, frames::untouched(), PASS)?,
@@ -166,11 +178,15 @@ impl Bench {
             plain("one hash look-up", Program::LookUp, frames::untouched(), TX)?,
             plain("redirect", Program::Redirect, frames::untouched(), REDIRECT)?,
             plain(C_IN, Program::InHash, inbound.clone(), REDIRECT)?.free(SOURCE_PORT),
+            twin("Rust in, hash", Program::InHash, &inbound, C_IN)?.free(SOURCE_PORT),
             ours("in", &external, frames::inbound(), REDIRECT)?.per(C_IN).ratio_below(RATIO_MUST),
-            plain("C in, array", Program::InArray, inbound, REDIRECT)?.free(SOURCE_PORT).per(C_IN),
+            plain(C_IN_ARRAY, Program::InArray, inbound.clone(), REDIRECT)?.free(SOURCE_PORT).per(C_IN),
+            twin("Rust in, array", Program::InArray, &inbound, C_IN_ARRAY)?.free(SOURCE_PORT),
             plain(C_OUT, Program::OutHash, outbound.clone(), REDIRECT)?,
+            twin("Rust out, hash", Program::OutHash, &outbound, C_OUT)?,
             ours("out", &underlay, outbound.clone(), REDIRECT)?.per(C_OUT).ratio_below(RATIO_MUST),
-            plain("C out, array", Program::OutArray, outbound, REDIRECT)?.per(C_OUT),
+            plain(C_OUT_ARRAY, Program::OutArray, outbound.clone(), REDIRECT)?.per(C_OUT),
+            twin("Rust out, array", Program::OutArray, &outbound, C_OUT_ARRAY)?,
             ours("decapsulation at a worker", &worker, frames::at_worker(), PASS)?.per(C_OUT),
             ours("ARP reply", &external, frames::who_has(), REDIRECT)?.per(C_IN),
             ours("foreign, external NIC", &external, frames::foreign_on_external(), PASS)?.per(C_IN),
@@ -195,6 +211,24 @@ impl Bench {
             ensure!(counted == runs, "{} counted {counted} packets of {runs}", verdict.name());
         }
         Ok(())
+    }
+
+    /// How large the plain paths are in either language.
+    fn sizes(&mut self) -> Result<Vec<Figure>> {
+        let mut figures = Vec::new();
+        let names = ["in, hash", "in, array", "out, hash", "out, array"];
+        for (path, program) in names.into_iter().zip(Program::PATHS) {
+            for (language, plain) in [("C", &mut self.plain), ("Rust", &mut self.twin)] {
+                let (instructions, bytes) = plain.size(program)?;
+                for (what, unit, size) in
+                    [("program", "instructions", instructions), ("machine code", "bytes", bytes)]
+                {
+                    let name = format!("{what} of {language} {path}");
+                    figures.push(Figure::new(name, unit, vec![f64::from(size)]));
+                }
+            }
+        }
+        Ok(figures)
     }
 
     /// The kernel's test run without a harness.

@@ -23,7 +23,7 @@ use crate::{
         candidate::{Candidate, REDIRECT, SOURCE_PORT},
         frames::{self, Pair},
         harness::Harness,
-        plain::{Plain, Program},
+        plain::{Language, Plain, Program},
         population::Population,
         rounds::{Rounds, pin},
     },
@@ -105,7 +105,7 @@ impl Size {
         say(&format!("loading, {} EIPs", population.eips()));
         let mut ours = Kernel::load_from(object, Kind::Xdp, population.capacity())?;
         ours.fill(&population.tables())?;
-        Ok(Self { population, ours, plain: Plain::load(population)? })
+        Ok(Self { population, ours, plain: Plain::load(Language::C, population)? })
     }
 
     fn name(&self, what: &str) -> String {

@@ -1,57 +1,82 @@
 //! Writes to the pinned tables.
 
+use std::mem::discriminant;
+
 use aya::maps::lpm_trie::Key;
 use aya::maps::{MapError, PerCpuValues};
 use aya::util::nr_cpus;
 use gateway_common::addr::Prefix;
 use gateway_common::tables::{Config, EipCounter, Internal, name};
 
+use super::batch::CHUNK;
+use super::table::absent_is_fine;
 use super::{BpfError, Maps};
 use crate::tables::TableOp;
 
+/// What the writes of one kind carry.
+macro_rules! each {
+    ($run:expr, $kind:ident($($field:ident),+)) => {
+        $run.iter().filter_map(|op| if let TableOp::$kind($($field),+) = *op { Some(($($field),+)) } else { None })
+    };
+}
+
 impl Maps {
-    /// Carries out one write.
+    /// Carries out writes in their order, those of one kind in a row together. At an error, those before it are
+    /// written, and of those behind it none.
     ///
     /// # Errors
     /// [`BpfError::Map`]. Deleting a row that is not there is none.
-    pub fn write(&mut self, op: &TableOp) -> Result<(), BpfError> {
-        let (table, result) = match *op {
-            TableOp::ClearConfig => (name::CONFIG, self.config.set(0, Config::default(), 0)),
-            TableOp::PutConfig(row) => (name::CONFIG, self.config.set(0, row, 0)),
-            TableOp::ResetCounter(slot) => (name::EIP_COUNTERS, self.reset_counter(slot)),
-            TableOp::PutVtep(key, row) => (name::VTEPS, self.vteps.insert(key, row, 0)),
-            TableOp::DeleteVtep(key) => (name::VTEPS, absent_is_fine(self.vteps.remove(&key))),
-            TableOp::PutInternal(prefix) => {
-                (name::INTERNAL, self.internal.insert(&key(prefix), Internal { present: 1 }, 0))
-            }
-            TableOp::DeleteInternal(prefix) => {
-                (name::INTERNAL, absent_is_fine(self.internal.remove(&key(prefix))))
-            }
-            TableOp::PutNeighbor(key, row) => (name::NEIGHBORS, self.neighbors.insert(key, row, 0)),
-            TableOp::DeleteNeighbor(key) => (name::NEIGHBORS, absent_is_fine(self.neighbors.remove(&key))),
-            TableOp::PutPod(key, row) => (name::PODS, self.pods.insert(key, row, 0)),
-            TableOp::DeletePod(key) => (name::PODS, absent_is_fine(self.pods.remove(&key))),
-            TableOp::PutEip(key, row) => (name::EIPS, self.eips.insert(key, row, 0)),
-            TableOp::DeleteEip(key) => (name::EIPS, absent_is_fine(self.eips.remove(&key))),
-        };
-        result.map_err(BpfError::map(table))
+    pub fn write(&mut self, ops: &[TableOp]) -> Result<(), BpfError> {
+        ops.chunk_by(|one, next| discriminant(one) == discriminant(next))
+            .try_for_each(|run| self.write_run(run))
     }
 
-    fn reset_counter(&mut self, slot: u32) -> Result<(), MapError> {
-        let cpus = nr_cpus().map_err(|(_, error)| MapError::IoError(error))?;
-        let zeros = PerCpuValues::try_from(vec![EipCounter::default(); cpus]).map_err(MapError::IoError)?;
-        self.eip_counters.set(slot, zeros, 0)
+    /// Writes of one kind.
+    fn write_run(&mut self, run: &[TableOp]) -> Result<(), BpfError> {
+        let Some(first) = run.first() else { return Ok(()) };
+        match first {
+            TableOp::ClearConfig => self.put_config(Config::default()),
+            TableOp::PutConfig(_) => each!(run, PutConfig(row)).try_for_each(|row| self.put_config(row)),
+            TableOp::ResetCounter(_) => self.reset_counters(each!(run, ResetCounter(slot)).collect()),
+            TableOp::PutVtep(..) => self.vteps.put(each!(run, PutVtep(key, row))),
+            TableOp::DeleteVtep(_) => self.vteps.delete(each!(run, DeleteVtep(key))),
+            TableOp::PutInternal(_) => each!(run, PutInternal(prefix)).try_for_each(|prefix| {
+                let result = self.internal.insert(&key(prefix), Internal { present: 1 }, 0);
+                result.map_err(BpfError::map(name::INTERNAL))
+            }),
+            TableOp::DeleteInternal(_) => each!(run, DeleteInternal(prefix)).try_for_each(|prefix| {
+                absent_is_fine(self.internal.remove(&key(prefix))).map_err(BpfError::map(name::INTERNAL))
+            }),
+            TableOp::PutNeighbor(..) => self.neighbors.put(each!(run, PutNeighbor(key, row))),
+            TableOp::DeleteNeighbor(_) => self.neighbors.delete(each!(run, DeleteNeighbor(key))),
+            TableOp::PutPod(..) => self.pods.put(each!(run, PutPod(key, row))),
+            TableOp::DeletePod(_) => self.pods.delete(each!(run, DeletePod(key))),
+            TableOp::PutEip(..) => self.eips.put(each!(run, PutEip(key, row))),
+            TableOp::DeleteEip(_) => self.eips.delete(each!(run, DeleteEip(key))),
+        }
+    }
+
+    fn put_config(&mut self, row: Config) -> Result<(), BpfError> {
+        self.config.set(0, row, 0).map_err(BpfError::map(name::CONFIG))
+    }
+
+    fn reset_counters(&mut self, slots: Vec<u32>) -> Result<(), BpfError> {
+        let failed = BpfError::map(name::EIP_COUNTERS);
+        let cpus = nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
+        for slots in slots.chunks(CHUNK) {
+            let zeros = vec![EipCounter::default(); slots.len() * cpus];
+            let done = self.counter_batch.as_ref().map_or(0, |batch| batch.update(slots, &zeros));
+            for slot in slots.iter().skip(done) {
+                let zeros = vec![EipCounter::default(); cpus];
+                let zeros =
+                    PerCpuValues::try_from(zeros).map_err(|error| failed(MapError::IoError(error)))?;
+                self.eip_counters.set(*slot, zeros, 0).map_err(&failed)?;
+            }
+        }
+        Ok(())
     }
 }
 
 fn key(prefix: Prefix) -> Key<[u8; 4]> {
     Key::new(u32::from(prefix.len), prefix.network().octets())
-}
-
-fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
-    match result {
-        Err(MapError::KeyNotFound) => Ok(()),
-        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        other => other,
-    }
 }

@@ -1,4 +1,4 @@
-//! The plain programs of `c/plain.c`, loaded, with room for a population.
+//! The plain programs of `c/plain.c`, or their twin of `ebpf` in Rust, loaded, with room for a population.
 
 use anyhow::{Context, Result};
 use aya::{
@@ -36,6 +36,8 @@ impl Program {
         Self::OutHash,
         Self::OutArray,
     ];
+    /// Those that take a packet in or out.
+    pub(crate) const PATHS: [Self; 4] = [Self::InHash, Self::InArray, Self::OutHash, Self::OutArray];
 
     const fn name(self) -> &'static str {
         match self {
@@ -51,6 +53,30 @@ impl Program {
     }
 }
 
+/// What the programs are written in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Language {
+    C,
+    /// The ways in and out alone.
+    Rust,
+}
+
+impl Language {
+    const fn object(self) -> &'static str {
+        match self {
+            Self::C => "plain",
+            Self::Rust => "twin",
+        }
+    }
+
+    const fn programs(self) -> &'static [Program] {
+        match self {
+            Self::C => &Program::ALL,
+            Self::Rust => &Program::PATHS,
+        }
+    }
+}
+
 /// The loaded object.
 pub(crate) struct Plain {
     object: Ebpf,
@@ -58,8 +84,8 @@ pub(crate) struct Plain {
 
 impl Plain {
     /// Loads it and fills its tables.
-    pub(crate) fn load(population: Population) -> Result<Self> {
-        let (path, settings) = (object("plain"), settings());
+    pub(crate) fn load(language: Language, population: Population) -> Result<Self> {
+        let (path, settings) = (object(language.object()), settings());
         let mut loader = EbpfLoader::new();
         loader.override_global("settings", &settings, true);
         for map in ["plain_eips", "plain_pods", "cidr_eips", "cidr_pods"] {
@@ -69,9 +95,9 @@ impl Plain {
         let mut plain = Self { object };
         plain.fill("plain_eips", "cidr_eips", population.plain_eips())?;
         plain.fill("plain_pods", "cidr_pods", population.plain_pods())?;
-        for program in Program::ALL {
+        for program in language.programs() {
             let name = program.name();
-            plain.xdp(program)?.load().with_context(|| format!("the kernel refuses {name}"))?;
+            plain.xdp(*program)?.load().with_context(|| format!("the kernel refuses {name}"))?;
         }
         Ok(plain)
     }
@@ -79,6 +105,15 @@ impl Plain {
     /// For a tail call.
     pub(crate) fn fd(&mut self, program: Program) -> Result<ProgramFd> {
         Ok(self.xdp(program)?.fd()?.try_clone()?)
+    }
+
+    /// Instructions of a program as the kernel has them after verification, and bytes of machine code they became.
+    pub(crate) fn size(&mut self, program: Program) -> Result<(u32, u32)> {
+        /// Bytes of an instruction.
+        const INSTRUCTION: u32 = 8;
+        let info = self.xdp(program)?.info()?;
+        let translated = info.size_translated().context("the kernel does not show instructions")?;
+        Ok((translated / INSTRUCTION, info.size_jitted()))
     }
 
     /// Every map of the object.

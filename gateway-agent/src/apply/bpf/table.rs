@@ -1,0 +1,76 @@
+//! A hash of the pinned tables: read and written in batches, and row by row where the kernel stops at one.
+
+use std::collections::BTreeMap;
+use std::io::ErrorKind;
+
+use aya::Pod;
+use aya::maps::{HashMap, Map, MapData, MapError};
+
+use super::BpfError;
+use super::batch::{Batch, CHUNK};
+
+/// A hash.
+pub(super) struct Table<K, V> {
+    name: &'static str,
+    /// `None` where it cannot be had.
+    batch: Option<Batch<K, V>>,
+    single: HashMap<MapData, K, V>,
+}
+
+impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
+    /// The hash of this name.
+    pub(super) fn new(name: &'static str, map: Map) -> Result<Self, BpfError> {
+        let batch = if let Map::HashMap(data) = &map { Batch::new(data, 1).ok() } else { None };
+        Ok(Self { name, batch, single: HashMap::try_from(map).map_err(BpfError::map(name))? })
+    }
+
+    /// All rows.
+    pub(super) fn read(&self) -> Result<BTreeMap<K, V>, BpfError> {
+        if let Some(Ok(rows)) = self.batch.as_ref().map(Batch::rows) {
+            return Ok(rows.into_iter().collect());
+        }
+        self.single.iter().collect::<Result<_, _>>().map_err(BpfError::map(self.name))
+    }
+
+    /// Writes rows, in their order. At an error, those before it are written.
+    pub(super) fn put(&mut self, rows: impl Iterator<Item = (K, V)>) -> Result<(), BpfError> {
+        let (mut keys, mut values) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+        let mut rows = rows.fuse();
+        loop {
+            keys.clear();
+            values.clear();
+            for (key, value) in rows.by_ref().take(CHUNK) {
+                keys.push(key);
+                values.push(value);
+            }
+            if keys.is_empty() {
+                return Ok(());
+            }
+            let done = self.batch.as_ref().map_or(0, |batch| batch.update(&keys, &values));
+            for (key, value) in keys.iter().zip(&values).skip(done) {
+                self.single.insert(key, value, 0).map_err(BpfError::map(self.name))?;
+            }
+        }
+    }
+
+    /// Deletes rows, in their order. One that is not there is fine.
+    pub(super) fn delete(&mut self, keys: impl Iterator<Item = K>) -> Result<(), BpfError> {
+        let keys: Vec<K> = keys.collect();
+        for keys in keys.chunks(CHUNK) {
+            let done = self.batch.as_ref().map_or(0, |batch| batch.delete(keys));
+            for key in keys.iter().skip(done) {
+                absent_is_fine(self.single.remove(key)).map_err(BpfError::map(self.name))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Of a deletion.
+pub(super) fn absent_is_fine(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
