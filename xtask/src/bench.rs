@@ -13,6 +13,7 @@ use crate::{build, kube, setup, workspace};
 Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
+  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -33,7 +34,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 build::all()?;
             }
         }
-        Some("program" | "scale") => programs()?,
+        Some("program" | "scale" | "hop") => programs()?,
         _ => {}
     }
     let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);

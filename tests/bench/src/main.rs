@@ -1,8 +1,10 @@
 //! Benchmarks of eip-gateway. `cargo xtask bench` builds what they need and runs them.
 
 mod baseline;
+mod chain;
 mod compare;
 mod control;
+mod hop;
 mod packets;
 mod program;
 mod report;
@@ -20,6 +22,7 @@ use clap::{Parser, Subcommand};
 Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
+  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json")]
@@ -36,6 +39,7 @@ enum Bench {
     Program(program::Args),
     Scale(scale::Args),
     Control(control::Args),
+    Hop(hop::Args),
     Compare(compare::Args),
 }
 
@@ -52,6 +56,7 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Bench::Program(args) => return program::run(args, &cli.out),
         Bench::Scale(args) => scale::run(args)?.publish(&cli.out)?,
         Bench::Control(args) => control::run(args)?.publish(&cli.out)?,
+        Bench::Hop(args) => hop::run(args)?.publish(&cli.out)?,
         Bench::Compare(args) => compare::run(args)?,
     }
     Ok(ExitCode::SUCCESS)
