@@ -14,6 +14,8 @@ Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
+  cargo xtask bench tcp                      one TCP stream through the same gateways
+  cargo xtask bench latency                  UDP round trips through them
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -34,7 +36,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 build::all()?;
             }
         }
-        Some("program" | "scale" | "hop") => programs()?,
+        Some("program" | "scale" | "hop" | "tcp" | "latency") => programs()?,
         _ => {}
     }
     let agent = workspace::chosen_agent().unwrap_or_else(workspace::agent);

@@ -21,7 +21,7 @@ pub(crate) const VXLAN_PORT: u16 = 4789;
 pub(crate) const GENEVE_PORT: u16 = 6081;
 
 /// Bytes that a tunnel puts before the inner Ethernet frame: Geneve without options and VXLAN are alike.
-const TUNNEL: u32 = 50;
+pub(crate) const TUNNEL: u32 = 50;
 const SOURCE_AT: u32 = 26;
 const DESTINATION_AT: u32 = 30;
 const PORTS_AT: u32 = 34;

@@ -14,7 +14,7 @@ use gateway_tests::{
 
 use super::{
     ends::End,
-    flow::{EIPS, GENEVE_PORT, VXLAN_PORT, Way, Work, macs_behind},
+    flow::{EIPS, GENEVE_PORT, TUNNEL, VXLAN_PORT, Way, Work, macs_behind},
     stack::Stack,
     wires::{Chain, Wiring},
 };
@@ -100,7 +100,10 @@ pub(crate) enum Programs {
 
 fn ours(chain: &Chain) -> Result<Kernel> {
     let mut kernel = Kernel::load_from(&object_path(), Kind::Xdp, MAX_EIPS)?;
-    kernel.fill(&Population::new(EIPS)?.tables())?;
+    let mut tables = Population::new(EIPS)?.tables();
+    let mtu = u32::from(chain.wiring.mtu);
+    (tables.config.external_mtu, tables.config.tunnel_mtu) = (mtu, mtu - TUNNEL);
+    kernel.fill(&tables)?;
     chain.gateway.enter()?;
     for (hook, ifindex) in [(Hook::External, EXTERNAL), (Hook::Underlay, UNDERLAY)] {
         kernel.xdp_program(hook)?.attach_to_if_index(ifindex, XdpMode::Driver)?;
