@@ -1,6 +1,7 @@
 //! `bench hop`: a gateway as a hop, between a client and a worker.
 
 mod bench;
+mod ovs;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use crate::{
         gateway::Gateway,
         stack::Stack,
     },
-    packets::rounds::pin,
+    packets::rounds::{cpus, pin},
     report::{Figure, Report, Statistic},
     say,
 };
@@ -37,6 +38,7 @@ const CANDIDATES: [Gateway; 5] = [Gateway::Ours, FLOOR, PLAIN, Gateway::Stack(St
 /// Carries it out.
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let mut report = Report::new("hop");
+    let first = *cpus()?.first().context("no CPU to run on")?;
     let cpu = pin()?;
     say("setting up");
     let mut bench = Bench::stand(cpu, &CANDIDATES)?;
@@ -44,6 +46,10 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     let measured = Measured::run(&mut bench, args)?;
     report.conditions = conditions(cpu, args.packets);
     report.figures = measured.figures()?;
+    drop(bench);
+    let (figures, how) = ovs::run((first, cpu), args.rounds.div_ceil(3), args.packets)?;
+    report.figures.extend(figures);
+    report.conditions.push(how);
     Ok(report)
 }
 

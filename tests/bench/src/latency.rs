@@ -64,7 +64,6 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
     report.conditions = conditions([first, last], args.trips);
     for mtu in &args.mtus {
         say(&format!("setting up, MTU {mtu}"));
-        // Not at the same time as another: a client's address is the same in each.
         let talks = CANDIDATES
             .map(|gateway| Talk::stand(gateway, Wiring { mtu: *mtu, gateway_gro: true, ends_gro: true }));
         let talks: Vec<_> = talks.into_iter().collect::<Result<_>>()?;
@@ -91,7 +90,8 @@ fn conditions(cpus: [usize; 2], trips: u32) -> Vec<String> {
     vec![format!(
         "UDP datagrams of {PAYLOAD} bytes from the client to the pod and back, {trips} times a round, each when the last \
              has come back; client and pod spin on CPUs {} and {} at real-time priority, the gateway works in their softirqs. A sample is the \
-             percentile of a round. Chains as in `tcp`, GRO on everywhere.",
+             percentile of a round. Chains as in `tcp`, GRO on everywhere. No OVS in userspace: it wants a \
+         third CPU.",
         cpus[0], cpus[1]
     )]
 }

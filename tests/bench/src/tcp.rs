@@ -90,7 +90,8 @@ fn conditions(cpus: &[usize]) -> Vec<String> {
              segments together (GRO). Bits of payload that arrived."
         ),
         "Ours at gateway and worker, natively and as shipped; A and B with VXLAN at both; C and the floor without tunnel, so \
-         with 50 bytes more in each packet. GRO at the gateway's NICs as it says; ours and the floor have no use for it."
+         with 50 bytes more in each packet. GRO at the gateway's NICs as it says; ours and the floor have no use for it. No OVS in userspace: it \
+         wants a third CPU."
             .to_owned(),
     ]
 }

@@ -1,6 +1,9 @@
 //! A program that runs until it is no longer needed.
 
-use std::process::{Child, Stdio};
+use std::{
+    path::PathBuf,
+    process::{Child, Stdio},
+};
 
 use anyhow::{Context, Result};
 
@@ -17,6 +20,11 @@ impl Daemon {
         let mut command = namespace.command(&with_us);
         command.stdin(Stdio::null()).stdout(Stdio::null());
         Ok(Self(command.spawn().with_context(|| format!("starting `{}`", words.join(" ")))?))
+    }
+
+    /// Its folder in /proc.
+    pub(crate) fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.0.id()))
     }
 }
 

@@ -15,6 +15,7 @@ use gateway_tests::{
 use super::{
     ends::End,
     flow::{EIPS, GENEVE_PORT, TUNNEL, VXLAN_PORT, Way, Work, macs_behind},
+    ovs::{Ovs, Port},
     stack::Stack,
     wires::{Chain, Wiring},
 };
@@ -29,6 +30,8 @@ pub(crate) enum Gateway {
     Floor,
     /// The kernel, with XDP nowhere.
     Stack(Stack),
+    /// Open vSwitch in userspace, on a CPU of its own: which.
+    Ovs(Port, usize),
 }
 
 impl Gateway {
@@ -40,6 +43,8 @@ impl Gateway {
             Self::Stack(Stack::Plain) => "C: plain routing",
             Self::Stack(Stack::Stateless) => "B: stateless nftables + VXLAN",
             Self::Stack(Stack::Conntrack) => "A: nftables + conntrack + VXLAN",
+            Self::Ovs(Port::Xdp, _) => "OVS by AF_XDP: userspace, Geneve",
+            Self::Ovs(Port::Packet, _) => "OVS by AF_PACKET: userspace, Geneve",
         }
     }
 
@@ -51,16 +56,21 @@ impl Gateway {
     /// What it does with packets.
     pub(crate) const fn work(self) -> Work {
         match self {
-            Self::Ours => Work::Translate(GENEVE_PORT),
+            Self::Ours | Self::Ovs(..) => Work::Translate(GENEVE_PORT),
             Self::Floor => Work::ForwardTunnel,
             Self::Stack(Stack::Plain) => Work::Forward,
             Self::Stack(Stack::Stateless | Stack::Conntrack) => Work::Translate(VXLAN_PORT),
         }
     }
 
-    /// Whether the kernel puts its packets into a tunnel, which takes room at their head.
-    pub(crate) const fn is_kernel_tunnel(self) -> bool {
-        matches!(self, Self::Stack(Stack::Stateless | Stack::Conntrack))
+    /// Whether XDP at the receiver would have to copy what it sends, for want of room at the head: what the kernel puts into a
+    /// tunnel, and whatever comes out of a socket.
+    pub(crate) fn sends_skbs(self, way: Way) -> bool {
+        match self {
+            Self::Ours | Self::Floor | Self::Stack(Stack::Plain) => false,
+            Self::Stack(Stack::Stateless | Stack::Conntrack) => way == Way::In,
+            Self::Ovs(..) => true,
+        }
     }
 
     /// Lays a chain and sets the gateway up.
@@ -73,6 +83,7 @@ impl Gateway {
                 stack.configure(&chain.gateway)?;
                 Programs::None
             }
+            Self::Ovs(port, cpu) => Programs::Ovs(Ovs::start(chain.gateway.clone(), port, cpu)?),
         };
         Ok(Standing { chain, programs })
     }
@@ -94,6 +105,8 @@ pub(crate) enum Programs {
     None,
     /// Our programs.
     Ours(Box<Kernel>),
+    /// Open vSwitch.
+    Ovs(Ovs),
     /// The floor, one for each way.
     Floor(#[expect(dead_code, reason = "it detaches when dropped")] [End; 2]),
 }

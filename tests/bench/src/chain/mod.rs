@@ -6,6 +6,7 @@ pub(crate) mod ends;
 pub(crate) mod flow;
 pub(crate) mod gateway;
 pub(crate) mod namespace;
+pub(crate) mod ovs;
 pub(crate) mod stack;
 pub(crate) mod talk;
 pub(crate) mod wires;

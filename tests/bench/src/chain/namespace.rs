@@ -5,6 +5,7 @@ use std::{
     io::Write,
     os::fd::{AsFd, AsRawFd},
     process::{self, Command, Stdio},
+    sync::Arc,
     thread,
 };
 
@@ -12,9 +13,9 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sched::{CloneFlags, setns, unshare};
 
 /// A network namespace.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Namespace {
-    file: File,
+    file: Arc<File>,
 }
 
 impl Namespace {
@@ -25,7 +26,7 @@ impl Namespace {
             File::open("/proc/thread-self/ns/net").context("opening the network namespace")
         });
         let Ok(file) = made.join() else { bail!("the thread that makes a network namespace panicked") };
-        let namespace = Self { file: file? };
+        let namespace = Self { file: Arc::new(file?) };
         namespace.ip("link set lo up\n")?;
         let disable = ["all", "default"].map(|scope| format!("net.ipv6.conf.{scope}.disable_ipv6=1"));
         namespace.run(&["sysctl", "-eqw", &disable[0], &disable[1]], "")?;

@@ -84,7 +84,7 @@ fn vxlan() -> (String, String) {
 }
 
 /// Each node's tunnel endpoint, first pod and the MAC of its VXLAN device.
-fn nodes() -> impl Iterator<Item = ([u8; 4], [u8; 4], Mac)> {
+pub(crate) fn nodes() -> impl Iterator<Item = ([u8; 4], [u8; 4], Mac)> {
     (0..EIPS >> NODE_BITS).map(|index| {
         let first = Member(index << NODE_BITS);
         (first.node(), first.pod(), tunnel_mac(first.node()))

@@ -1,6 +1,6 @@
 //! Every candidate in a chain of its own, and one wire with nothing in between; measured one after the other.
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use aya::programs::ProgramFd;
 use gateway_ebpf::datapath::Hook;
 
@@ -11,6 +11,7 @@ use crate::{
         flow::{self, EIPS, Way},
         gateway::{Gateway, Programs, Standing},
         namespace::Namespace,
+        ovs::Ovs,
         wires::{CLIENT_END, Direct, WORKER_END, Wiring},
     },
     packets::{
@@ -60,7 +61,7 @@ impl Candidate {
         let counter = |way, namespace: &Namespace, (interface, ifindex)| {
             namespace.enter()?;
             let expected = flow::expected(way, gateway.work());
-            if way == Way::In && gateway.is_kernel_tunnel() {
+            if gateway.sends_skbs(way) {
                 End::counter_of_skbs(interface, expected)
             } else {
                 End::counter(ifindex, expected)
@@ -94,9 +95,7 @@ impl Bench {
 
     /// Sends packets through a candidate, right after as many over a wire alone.
     pub(super) fn measure(&mut self, gateway: Gateway, way: Way, packets: u32) -> Result<Time> {
-        let Some(candidate) = self.candidates.iter().find(|candidate| candidate.gateway == gateway) else {
-            bail!("{} is not set up", gateway.name())
-        };
+        let candidate = find(&self.candidates, gateway)?;
         let (restore, frame) = flow::sent(way, gateway.work());
         let chain = &candidate.standing.chain;
         let (direct, whole, side) = match way {
@@ -120,12 +119,41 @@ impl Bench {
         Ok(Time { direct: ns[0], whole: ns[1] })
     }
 
+    /// Sends to Open vSwitch more than it can take; thousands of packets that arrive for each second that its threads work.
+    pub(super) fn flood(&mut self, gateway: Gateway, way: Way, packets: u32) -> Result<f64> {
+        let candidate = find(&self.candidates, gateway)?;
+        let Programs::Ovs(ovs) = &candidate.standing.programs else { bail!("{}: no such", gateway.name()) };
+        let (restore, frame) = flow::sent(way, gateway.work());
+        let (namespace, side) = match way {
+            Way::In => (&candidate.standing.chain.client, 0),
+            Way::Out => (&candidate.standing.chain.worker, 1),
+        };
+        namespace.enter()?;
+        let counter = &candidate.counters[side];
+        let (before, meter) = (counter.counted()?, ovs.meter()?);
+        self.harness.send((restore, &frame), EIPS, &self.senders[side], packets)?;
+        let received = counter.counted()? - before;
+        let taken = ovs.busy_since(&meter)?;
+        ensure!(received > 0, "{}, {}: nothing arrived as it should", gateway.name(), way.name());
+        Ok(received as f64 / taken.as_secs_f64() / 1e3)
+    }
+
+    /// The Open vSwitch among the candidates.
+    pub(super) fn ovs(&self) -> Result<&Ovs> {
+        let mut programs = self.candidates.iter().map(|candidate| &candidate.standing.programs);
+        let found = programs.find_map(|programs| match programs {
+            Programs::Ovs(ovs) => Some(ovs),
+            Programs::None | Programs::Floor(_) | Programs::Ours(_) => None,
+        });
+        found.context("Open vSwitch is not set up")
+    }
+
     /// Our program of that way alone, as `scale` measures it: nanoseconds without the harness.
     pub(super) fn program(&mut self, way: Way, packets: u32) -> Result<f64> {
         let programs = self.candidates.iter_mut().map(|candidate| &mut candidate.standing.programs);
         let kernel = programs.into_iter().find_map(|programs| match programs {
             Programs::Ours(kernel) => Some(kernel),
-            Programs::None | Programs::Floor(_) => None,
+            Programs::None | Programs::Floor(_) | Programs::Ovs(_) => None,
         });
         let Some(kernel) = kernel else { bail!("ours is not set up") };
         let (hook, pair) = match way {
@@ -137,4 +165,9 @@ impl Bench {
         let alone = program.run_nothing(&mut self.harness, packets)?;
         Ok(program.run(&mut self.harness, packets)? - alone)
     }
+}
+
+fn find(candidates: &[Candidate], gateway: Gateway) -> Result<&Candidate> {
+    let found = candidates.iter().find(|candidate| candidate.gateway == gateway);
+    found.with_context(|| format!("{} is not set up", gateway.name()))
 }
