@@ -23,7 +23,7 @@ use bench::{Bench, Time};
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Rounds, each of them all candidates, both ways.
-    #[arg(long, default_value_t = 25)]
+    #[arg(long, default_value_t = 20)]
     rounds: u32,
     /// Packets per candidate, way and round.
     #[arg(long, default_value_t = 300_000)]

@@ -151,8 +151,8 @@ impl Ovs {
             }
             Port::Packet => "AF_PACKET".to_owned(),
         };
-        let version = self.vsctl("get open . ovs_version")?;
-        Ok(format!("Open vSwitch {} ({})", version.trim().trim_matches('"'), mode))
+        let version = self.gateway.run(&["ovs-vswitchd", "--version"], "")?;
+        Ok(format!("{} ({mode})", version.lines().next().unwrap_or_default()))
     }
 
     fn vsctl(&self, words: &str) -> Result<String> {
