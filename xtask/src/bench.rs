@@ -14,6 +14,9 @@ Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench tables                   the agent's writes to the tables, and its resync with them
+  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
+  cargo xtask bench tcp                      one TCP stream through the same gateways
+  cargo xtask bench latency                  UDP round trips through them
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json
@@ -34,7 +37,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
                 build::all()?;
             }
         }
-        Some("program" | "scale") => programs()?,
+        Some("program" | "scale" | "hop" | "tcp" | "latency") => programs()?,
         Some("tables") => {
             setup::ensure()?;
             build::ebpf()?;

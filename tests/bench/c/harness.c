@@ -76,8 +76,10 @@ ALWAYS_INLINE void vary_underlay(struct frame *frame, void *data)
 	*(__be32 *)(inner + SOURCE_AT) = bpf_htonl(frame->address + index);
 	add(inner + IP_CHECKSUM_AT, words(index));
 	add(inner + UDP_CHECKSUM_AT, words(index));
-	/* It covers the node's address, and the inner UDP checksum, which went down by what the pod's address went up. */
-	add(data + UDP_CHECKSUM_AT, node + (__u16)~fold(words(index)));
+	/* It covers the node's address, and the inner UDP checksum, which went down by what the pod's address went up. Zero
+	 * says that there is none. */
+	if (*(__be16 *)(data + UDP_CHECKSUM_AT))
+		add(data + UDP_CHECKSUM_AT, node + (__u16)~fold(words(index)));
 }
 
 ALWAYS_INLINE int restore(struct xdp_md *ctx, const int len, void (*vary)(struct frame *, void *))

@@ -49,7 +49,8 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         .load_preset(presets::UTF8_FULL_CONDENSED)
         .set_header(["figure", "unit", "before", "after", "change"]);
     for figure in &after.figures {
-        let Some(old) = before.figures.iter().find(|old| old.name == figure.name) else { continue };
+        let same = |old: &&Figure| old.name == figure.name && old.unit == figure.unit;
+        let Some(old) = before.figures.iter().find(same) else { continue };
         let (was, is) = (old.percentile(50), figure.percentile(50));
         let word = match change(old, figure) {
             Change::Same => "same within noise".to_owned(),

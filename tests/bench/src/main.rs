@@ -1,13 +1,17 @@
 //! Benchmarks of eip-gateway. `cargo xtask bench` builds what they need and runs them.
 
 mod baseline;
+mod chain;
 mod compare;
 mod control;
+mod hop;
+mod latency;
 mod packets;
 mod program;
 mod report;
 mod scale;
 mod tables;
+mod tcp;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -22,6 +26,9 @@ Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench tables                   the agent's writes to the tables, and its resync with them
+  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
+  cargo xtask bench tcp                      one TCP stream through the same gateways
+  cargo xtask bench latency                  UDP round trips through them
   cargo xtask bench control                  from the annotation to the first packet, memory, start
   cargo xtask bench control --changes 20     a quick look
   cargo xtask bench compare old.json target/bench/control.json")]
@@ -39,6 +46,9 @@ enum Bench {
     Scale(scale::Args),
     Tables(tables::Args),
     Control(control::Args),
+    Hop(hop::Args),
+    Tcp(tcp::Args),
+    Latency(latency::Args),
     Compare(compare::Args),
 }
 
@@ -56,6 +66,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Bench::Scale(args) => scale::run(args)?.publish(&cli.out)?,
         Bench::Tables(args) => tables::run(args)?.publish(&cli.out)?,
         Bench::Control(args) => control::run(args)?.publish(&cli.out)?,
+        Bench::Hop(args) => hop::run(args)?.publish(&cli.out)?,
+        Bench::Tcp(args) => tcp::run(args)?.publish(&cli.out)?,
+        Bench::Latency(args) => latency::run(args)?.publish(&cli.out)?,
         Bench::Compare(args) => compare::run(args)?,
     }
     Ok(ExitCode::SUCCESS)

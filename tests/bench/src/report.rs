@@ -34,6 +34,9 @@ pub(crate) struct Figure {
     pub(crate) unit: String,
     /// What we want it to stay below, in the same unit.
     pub(crate) aim: Option<f64>,
+    /// The aim is to be reached instead.
+    #[serde(default)]
+    pub(crate) aim_is_least: bool,
     /// The statistic the aim is about.
     pub(crate) aim_of: Statistic,
     /// In ascending order.
@@ -55,13 +58,19 @@ impl Figure {
     /// A figure of these samples.
     pub(crate) fn new(name: impl Into<String>, unit: &str, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
-        Self { name: name.into(), unit: unit.to_owned(), aim: None, aim_of: Statistic::Median, samples }
+        let (name, unit) = (name.into(), unit.to_owned());
+        Self { name, unit, aim: None, aim_is_least: false, aim_of: Statistic::Median, samples }
     }
 
     /// The same, with what we aim for.
     pub(crate) fn aim(mut self, of: Statistic, below: f64) -> Self {
         (self.aim_of, self.aim) = (of, Some(below));
         self
+    }
+
+    /// The same, with what we want it to reach.
+    pub(crate) fn at_least(self, of: Statistic, least: f64) -> Self {
+        Self { aim_is_least: true, ..self.aim(of, least) }
     }
 
     /// A percentile, 0..=100, by nearest rank; zero without samples.
@@ -80,7 +89,8 @@ impl Figure {
 
     /// Whether the aim is met; `None` when there is none.
     fn met(&self) -> Option<bool> {
-        self.aim.map(|aim| self.statistic(self.aim_of) < aim)
+        let reached = self.statistic(self.aim_of);
+        self.aim.map(|aim| if self.aim_is_least { reached >= aim } else { reached < aim })
     }
 
     fn cells(&self) -> [String; 8] {
@@ -90,7 +100,9 @@ impl Figure {
                 Statistic::P99 => "p99",
                 Statistic::Max => "max",
             };
-            format!("{of} < {}: {}", shown(aim), if self.met() == Some(true) { "met" } else { "missed" })
+            let sign = if self.aim_is_least { "≥" } else { "<" };
+            let word = if self.met() == Some(true) { "met" } else { "missed" };
+            format!("{of} {sign} {}: {word}", shown(aim))
         });
         [
             self.name.clone(),
@@ -171,14 +183,13 @@ impl Report {
     }
 }
 
-/// Three significant digits or all before the point.
+/// Three significant digits or all before the point; of small values two digits behind it, or three below 0.1.
 fn shown(value: f64) -> String {
-    let decimals = if value.abs() >= 100.0 {
-        0
-    } else if value.abs() >= 10.0 {
-        1
-    } else {
-        2
+    let decimals = match value.abs() {
+        100.0.. => 0,
+        10.0.. => 1,
+        ..0.1 => 3,
+        _ => 2,
     };
     format!("{value:.decimals$}")
 }
@@ -200,6 +211,8 @@ mod tests {
         let figure = Figure::new("f", "ms", vec![1.0, 2.0, 300.0]);
         assert_eq!(figure.met(), None);
         assert_eq!(figure.clone().aim(Statistic::Median, 100.0).met(), Some(true));
-        assert_eq!(figure.aim(Statistic::P99, 100.0).met(), Some(false));
+        assert_eq!(figure.clone().aim(Statistic::P99, 100.0).met(), Some(false));
+        assert_eq!(figure.clone().at_least(Statistic::Median, 2.0).met(), Some(true));
+        assert_eq!(figure.at_least(Statistic::Median, 2.1).met(), Some(false));
     }
 }

@@ -111,8 +111,23 @@ impl Kernel {
     /// # Errors
     /// There is none, or this engine has loaded others.
     pub fn xdp_fd(&mut self, hook: Hook) -> Result<&ProgramFd> {
-        let name = program(Kind::Xdp, hook).context("no program at this hook")?;
-        Ok(xdp(&mut self.object, name)?.fd()?)
+        Ok(self.xdp_program(hook)?.fd()?)
+    }
+
+    /// The XDP program of a hook, to be attached.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn xdp_program(&mut self, hook: Hook) -> Result<&mut Xdp> {
+        xdp(&mut self.object, program(Kind::Xdp, hook).context("no program at this hook")?)
+    }
+
+    /// The TC program of a hook, to be attached.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn tc_program(&mut self, hook: Hook) -> Result<&mut SchedClassifier> {
+        classifier(&mut self.object, program(Kind::Tc, hook).context("no program at this hook")?)
     }
 
     /// Every map of the object.

@@ -10,7 +10,7 @@ use gateway_tests::{
 use super::population::{FIRST_EIP, FIRST_NODE, FIRST_POD};
 
 /// Makes a frame of 64 bytes, without a tunnel.
-const PAYLOAD: [u8; 22] = *b"twenty-two bytes of it";
+pub(crate) const PAYLOAD: [u8; 22] = *b"twenty-two bytes of it";
 /// The host's own MAC on the external NIC, which is not the router port's.
 const HOST_MAC: Mac = Mac([0x02, 0, 0, 0, 1, 0x11]);
 

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf,
     maps::{Array, ProgramArray},
-    programs::{ProgramFd, TestRun, TestRunOptions, Xdp},
+    programs::{ProgramFd, TestRun, TestRunAttrs, TestRunOptions, Xdp},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -20,6 +20,8 @@ const HEAD: usize = 16;
 const MAX_FRAME: usize = 128;
 /// Room for the longest frame out.
 const FRAME_OUT: usize = 512;
+/// Live frames in flight at a time: what drivers take from a ring at a time.
+const BATCH: u32 = 64;
 /// `struct frame`.
 type Row = [u8; HEAD + MAX_FRAME];
 
@@ -97,13 +99,35 @@ impl Harness {
         program: &ProgramFd,
         repeat: u32,
     ) -> Result<Ran> {
+        self.prepare((restore, frame), eips, program)?;
+        test_run(xdp(&mut self.object, restore.program())?, frame, repeat)
+    }
+
+    /// Sends that many fresh copies of a frame as a NIC would receive them, `program` deciding where to; returns when all are
+    /// on their way.
+    pub(crate) fn send(
+        &mut self,
+        (restore, frame): (Restore, &[u8]),
+        eips: u32,
+        program: &ProgramFd,
+        packets: u32,
+    ) -> Result<()> {
+        self.prepare((restore, frame), eips, program)?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(frame);
+        options.repeat = packets;
+        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+        xdp(&mut self.object, restore.program())?.test_run(options).context("sending live frames")?;
+        Ok(())
+    }
+
+    fn prepare(&mut self, (restore, frame): (Restore, &[u8]), eips: u32, program: &ProgramFd) -> Result<()> {
         ensure!(frame.len() == restore.len(), "{restore:?} is not for a frame of {} bytes", frame.len());
         let mut rows: Array<_, Row> =
             Array::try_from(self.object.map_mut("frames").context("no map frames")?)?;
         rows.set(0, row(restore, frame, eips), 0)?;
         let mut slot = ProgramArray::try_from(self.object.map_mut("slot").context("no map slot")?)?;
-        slot.set(0, program, 0).context("is the program xdp.frags, as the harness is?")?;
-        test_run(xdp(&mut self.object, restore.program())?, frame, repeat)
+        slot.set(0, program, 0).context("is the program xdp.frags, as the harness is?")
     }
 
     /// Runs the program that does nothing without the harness around it: what the kernel's test run itself takes.
@@ -126,7 +150,7 @@ fn test_run(program: &mut Xdp, frame: &[u8], repeat: u32) -> Result<Ran> {
 }
 
 /// Of this thread: what others take of its CPU meanwhile does not count, and the kernel's own figure is whole nanoseconds.
-fn processor_time() -> Result<Duration> {
+pub(crate) fn processor_time() -> Result<Duration> {
     Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
 }
 

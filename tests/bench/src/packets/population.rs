@@ -43,6 +43,11 @@ impl Population {
         self.eips
     }
 
+    /// Each of them.
+    pub(crate) fn members(self) -> impl Iterator<Item = Member> {
+        (0..self.eips).map(Member)
+    }
+
     /// Rows that the tables need to have: as shipped, or more.
     pub(crate) const fn capacity(self) -> u32 {
         if self.eips > MAX_EIPS { self.eips } else { MAX_EIPS }
@@ -89,18 +94,21 @@ pub(crate) fn settings() -> [u8; 12] {
 
 /// An EIP, by its number, with its pod.
 #[derive(Clone, Copy)]
-struct Member(u32);
+pub(crate) struct Member(pub(crate) u32);
 
 impl Member {
-    fn eip(self) -> [u8; 4] {
+    /// The EIP.
+    pub(crate) fn eip(self) -> [u8; 4] {
         after(FIRST_EIP, self.0)
     }
 
-    fn pod(self) -> [u8; 4] {
+    /// Its pod's address.
+    pub(crate) fn pod(self) -> [u8; 4] {
         after(FIRST_POD, self.0)
     }
 
-    fn node(self) -> [u8; 4] {
+    /// The tunnel endpoint of the pod's node.
+    pub(crate) fn node(self) -> [u8; 4] {
         after(FIRST_NODE, self.0 >> NODE_BITS)
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use nix::{
     sched::{CpuSet, sched_getaffinity, sched_setaffinity},
     unistd::Pid,
@@ -73,13 +73,20 @@ impl Rounds {
 
 /// Keeps this thread on one CPU, the last it may use; which one.
 pub(crate) fn pin() -> Result<usize> {
-    let myself = Pid::from_raw(0);
-    let allowed = sched_getaffinity(myself)?;
-    let Some(cpu) = (0..CpuSet::count()).rev().find(|cpu| allowed.is_set(*cpu) == Ok(true)) else {
-        bail!("no CPU to run on")
-    };
+    let last = *cpus()?.last().context("no CPU to run on")?;
+    pin_to(last)?;
+    Ok(last)
+}
+
+/// Keeps this thread on a CPU.
+pub(crate) fn pin_to(cpu: usize) -> Result<()> {
     let mut only = CpuSet::new();
     only.set(cpu)?;
-    sched_setaffinity(myself, &only)?;
-    Ok(cpu)
+    Ok(sched_setaffinity(Pid::from_raw(0), &only)?)
+}
+
+/// The CPUs that this thread may use.
+pub(crate) fn cpus() -> Result<Vec<usize>> {
+    let allowed = sched_getaffinity(Pid::from_raw(0))?;
+    Ok((0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu) == Ok(true)).collect())
 }

@@ -1,0 +1,36 @@
+//! A program that runs until it is no longer needed.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Stdio},
+};
+
+use anyhow::{Context, Result};
+
+use super::namespace::Namespace;
+
+/// A program in a namespace; ended when dropped, and when we end.
+#[derive(Debug)]
+pub(crate) struct Daemon(Child);
+
+impl Daemon {
+    /// Starts it. What it says on standard output nobody hears.
+    pub(crate) fn start(namespace: &Namespace, words: &[&str]) -> Result<Self> {
+        let with_us = [&["setpriv", "--pdeathsig", "KILL"], words].concat();
+        let mut command = namespace.command(&with_us);
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(Self(command.spawn().with_context(|| format!("starting `{}`", words.join(" ")))?))
+    }
+
+    /// Its folder in /proc.
+    pub(crate) fn proc(&self) -> PathBuf {
+        PathBuf::from(format!("/proc/{}", self.0.id()))
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ended = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
