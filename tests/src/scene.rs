@@ -231,6 +231,8 @@ pub fn who_am_i(lab: &Lab, server: &str, from: &str, address: &str) -> Result<St
     let script = "TCP-LISTEN:7000,reuseaddr";
     let mut listener = lab.spawn(server, &["socat", "-d", "-d", script, "SYSTEM:echo $SOCAT_PEERADDR"])?;
     listener.wait_for("listening on", Duration::from_secs(20))?;
-    let answer = lab.read(from, &["socat", "-T3", "-", &format!("TCP:{address}:7000,connect-timeout=3")])?;
+    // One way only: else the end of its own input would have socat wait for no more than half a second.
+    let server = format!("TCP:{address}:7000,connect-timeout=3");
+    let answer = lab.read(from, &["socat", "-T10", "-u", &server, "-"])?;
     Ok(answer.trim().to_owned())
 }
