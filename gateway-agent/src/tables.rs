@@ -4,9 +4,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
 use gateway_common::addr::Prefix;
+use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
-    Config, Eip, EipKey, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
-    PodKey, Vtep, VtepKey, name,
+    Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL,
+    MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, name,
 };
 
 use crate::desired::Datapath;
@@ -24,6 +25,8 @@ pub struct Tables {
     pub neighbors: BTreeMap<NeighborKey, Neighbor>,
     /// `internal`, host bits cleared.
     pub internal: BTreeSet<Prefix>,
+    /// The direct tables, their rows that hold something.
+    pub direct: Direct,
     /// Row 0 of `config`; `None` when it is all zeros.
     pub config: Option<Config>,
 }
@@ -57,6 +60,12 @@ pub enum TableOp {
     PutPod(PodKey, Pod),
     /// Write a row of `eips`.
     PutEip(EipKey, Eip),
+    /// Write a row of `direct_eips`; the default one holds nothing.
+    PutDirectEip(u32, DirectEip),
+    /// Write a row of `direct_pods`; the default one holds nothing.
+    PutDirectPod(u32, DirectPod),
+    /// Write a row of `direct_neighbors`; the default one holds nothing.
+    PutDirectNeighbor(u32, DirectNeighbor),
     /// Write row 0 of `config`.
     PutConfig(Config),
     /// Delete a row of `eips`.
@@ -89,6 +98,9 @@ impl Tables {
             TableOp::PutNeighbor(key, row) => _ = self.neighbors.insert(key, row),
             TableOp::PutPod(key, row) => _ = self.pods.insert(key, row),
             TableOp::PutEip(key, row) => _ = self.eips.insert(key, row),
+            TableOp::PutDirectEip(key, row) => set(&mut self.direct.eips, key, row),
+            TableOp::PutDirectPod(key, row) => set(&mut self.direct.pods, key, row),
+            TableOp::PutDirectNeighbor(key, row) => set(&mut self.direct.neighbors, key, row),
             TableOp::PutConfig(row) => self.config = Some(row),
             TableOp::DeleteEip(key) => _ = self.eips.remove(&key),
             TableOp::DeletePod(key) => _ = self.pods.remove(&key),
@@ -154,7 +166,7 @@ pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
         let value = Pod { eip: row.eip.octets(), vtep, gateway, slot: slot(&row.eip), flags: 0 };
         (PodKey { pod_ip: pod_ip.octets() }, value)
     };
-    Ok(Tables {
+    Ok(with_direct(Tables {
         eips: datapath.eips.iter().map(eip_row).collect(),
         pods: datapath.pods.iter().map(pod_row).collect(),
         vteps: datapath.vteps.iter().map(|(vtep, row)| (VtepKey { vtep: vtep.octets() }, *row)).collect(),
@@ -167,7 +179,29 @@ pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
             .collect(),
         internal: datapath.internal.iter().map(|prefix| prefix.trunc()).collect(),
         config: Some(datapath.config),
-    })
+        direct: Direct::default(),
+    }))
+}
+
+/// Fills in the direct tables, and what `config` says of them.
+fn with_direct(mut tables: Tables) -> Tables {
+    const MASK: u32 = DIRECT_ROWS - 1;
+    let Tables { eips, pods, vteps, neighbors, .. } = &tables;
+    let sources = Sources { eips, pods, vteps, neighbors };
+    let direct = Direct::of(sources, MASK);
+    let flags = direct.config_flags(sources);
+    tables.direct = direct;
+    tables.config = tables.config.map(|row| Config { flags: row.flags | flags, direct_mask: MASK, ..row });
+    tables
+}
+
+/// A row of a direct table.
+fn set<V: Default + PartialEq>(rows: &mut BTreeMap<u32, V>, key: u32, row: V) {
+    if row == V::default() {
+        rows.remove(&key);
+    } else {
+        rows.insert(key, row);
+    }
 }
 
 /// A slot per EIP, of ascending `eips`: the one it holds, else the lowest that nobody holds, or, when there is none, that
@@ -203,8 +237,8 @@ fn assign_slots(eips: &[Ipv4Addr], held: &Tables) -> HashMap<Ipv4Addr, u32> {
 /// The writes that turn `held` into `want`, in an order that mistreats no packet in between.
 ///
 /// Counters are reset before their slot is used. What rows refer to is written before them, and a pod's way out
-/// before its way in; `config`, which switches the datapath on, is written last, and cleared first. New rows are
-/// written before old ones go, in the reverse order.
+/// before its way in; the direct tables, copies for the fast path, behind what they are copies of; `config`, which switches
+/// the datapath on, is written last, and cleared first. New rows are written before old ones go, in the reverse order.
 pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     let mut ops = Vec::new();
     if want.config.is_none() && held.config.is_some() {
@@ -216,11 +250,33 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     put(&want.neighbors, &held.neighbors, TableOp::PutNeighbor, &mut ops);
     put(&want.pods, &held.pods, TableOp::PutPod, &mut ops);
     put(&want.eips, &held.eips, TableOp::PutEip, &mut ops);
+    put(&want.direct.neighbors, &held.direct.neighbors, TableOp::PutDirectNeighbor, &mut ops);
+    put(&want.direct.pods, &held.direct.pods, TableOp::PutDirectPod, &mut ops);
+    put(&want.direct.eips, &held.direct.eips, TableOp::PutDirectEip, &mut ops);
     if let Some(config) = want.config
         && held.config != Some(config)
     {
         ops.push(TableOp::PutConfig(config));
     }
+    let (want_direct, held_direct) = (&want.direct, &held.direct);
+    delete(
+        &want_direct.eips,
+        &held_direct.eips,
+        |row| TableOp::PutDirectEip(row, DirectEip::default()),
+        &mut ops,
+    );
+    delete(
+        &want_direct.pods,
+        &held_direct.pods,
+        |row| TableOp::PutDirectPod(row, DirectPod::default()),
+        &mut ops,
+    );
+    delete(
+        &want_direct.neighbors,
+        &held_direct.neighbors,
+        |row| TableOp::PutDirectNeighbor(row, DirectNeighbor::default()),
+        &mut ops,
+    );
     delete(&want.eips, &held.eips, TableOp::DeleteEip, &mut ops);
     delete(&want.pods, &held.pods, TableOp::DeletePod, &mut ops);
     delete(&want.neighbors, &held.neighbors, TableOp::DeleteNeighbor, &mut ops);

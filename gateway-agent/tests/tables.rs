@@ -10,8 +10,10 @@ use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::util::nr_cpus;
 use gateway_agent::apply::bpf::{BpfError, Maps, object};
 use gateway_agent::tables::{TableOp, Tables, diff};
+use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, MAX_EIPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, name,
+    Config, DIRECT_ROWS, Eip, EipCounter, EipKey, MAX_EIPS, Neighbor, NeighborKey, Pod, PodKey, Vtep,
+    VtepKey, name,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -77,11 +79,18 @@ fn filled(rows: u32, salt: u32) -> Result<Tables> {
     let pod = |index| Pod { eip: eip(index).eip, vtep: node, gateway: [0; 4], slot: index, flags: 0 };
     let neighbor = Neighbor { mac: [2, 0, 0, 0, node[2], node[3]], reserved: [0; 2] };
     let rows = (0..rows).map(|index| (index, index.to_be_bytes()));
+    let eips = rows.clone().map(|(index, _)| (eip(index), Eip { vtep: node, ..eip_row(index) })).collect();
+    let pods = rows.clone().map(|(index, pod_ip)| (PodKey { pod_ip }, pod(index))).collect();
+    let vteps = rows.clone().map(|(_, vtep)| (VtepKey { vtep }, Vtep::unresolved(salt))).collect();
+    let neighbors = rows.map(|(_, addr)| (NeighborKey { addr }, neighbor)).collect();
+    let sources = Sources { eips: &eips, pods: &pods, vteps: &vteps, neighbors: &neighbors };
+    let direct = Direct::of(sources, DIRECT_ROWS - 1);
     Ok(Tables {
-        eips: rows.clone().map(|(index, _)| (eip(index), Eip { vtep: node, ..eip_row(index) })).collect(),
-        pods: rows.clone().map(|(index, pod_ip)| (PodKey { pod_ip }, pod(index))).collect(),
-        vteps: rows.clone().map(|(_, vtep)| (VtepKey { vtep }, Vtep::unresolved(salt))).collect(),
-        neighbors: rows.map(|(_, addr)| (NeighborKey { addr }, neighbor)).collect(),
+        direct,
+        eips,
+        pods,
+        vteps,
+        neighbors,
         internal: ["10.244.0.0/16".parse()?, "172.18.0.0/24".parse()?].into(),
         config: Some(Config { abi: 1, flags: salt, ..Config::default() }),
     })

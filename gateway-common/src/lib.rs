@@ -4,8 +4,13 @@
 //! otherwise; addresses in function signatures are `core::net` types.
 #![no_std]
 
+#[cfg(not(target_arch = "bpf"))]
+extern crate std;
+
 pub mod addr;
 pub mod csum;
+#[cfg(not(target_arch = "bpf"))]
+pub mod direct;
 pub mod ecn;
 pub mod flow;
 pub mod limit;
@@ -14,4 +19,4 @@ pub mod verdict;
 pub mod wire;
 
 /// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
-pub const ABI_VERSION: u32 = 2;
+pub const ABI_VERSION: u32 = 3;

@@ -19,6 +19,8 @@ pub const MAX_VTEPS: u32 = 16_384;
 pub const MAX_NEIGHBORS: u32 = 65_536;
 /// Capacity of `internal`.
 pub const MAX_INTERNAL: u32 = 16_384;
+/// Rows of each direct table: a power of two.
+pub const DIRECT_ROWS: u32 = 65_536;
 
 /// Names of the tables: file names of the pins and names of the BPF maps.
 pub mod name {
@@ -32,6 +34,12 @@ pub mod name {
     pub const NEIGHBORS: &str = "neighbors";
     /// Prefix → [`super::Internal`], longest prefix match.
     pub const INTERNAL: &str = "internal";
+    /// [`super::direct_row`] of an EIP → [`super::DirectEip`], array.
+    pub const DIRECT_EIPS: &str = "direct_eips";
+    /// [`super::direct_row`] of a pod's address → [`super::DirectPod`], array.
+    pub const DIRECT_PODS: &str = "direct_pods";
+    /// [`super::direct_row`] of a neighbor's address → [`super::DirectNeighbor`], array.
+    pub const DIRECT_NEIGHBORS: &str = "direct_neighbors";
     /// Row 0 → [`super::Config`], array.
     pub const CONFIG: &str = "config";
     /// Slot → [`super::EipCounter`], per-CPU array.
@@ -41,8 +49,20 @@ pub mod name {
     /// Row 0 → [`super::ErrorBudget`], per-CPU array.
     pub const ERRORS: &str = "errors";
     /// All of them.
-    pub const ALL: [&str; 9] =
-        [EIPS, PODS, VTEPS, NEIGHBORS, INTERNAL, CONFIG, EIP_COUNTERS, VERDICTS, ERRORS];
+    pub const ALL: [&str; 12] = [
+        EIPS,
+        PODS,
+        VTEPS,
+        NEIGHBORS,
+        INTERNAL,
+        DIRECT_EIPS,
+        DIRECT_PODS,
+        DIRECT_NEIGHBORS,
+        CONFIG,
+        EIP_COUNTERS,
+        VERDICTS,
+        ERRORS,
+    ];
 }
 
 macro_rules! rows {
@@ -132,8 +152,47 @@ rows! {
         /// One; the prefix is the information.
         present: u32,
     }
+    /// Row of `direct_eips`: an EIP with its next hop, as the fast path takes it.
+    DirectEip = 32 {
+        /// The EIP; 0.0.0.0 in a row without one.
+        eip: [u8; 4],
+        /// Address of the pod.
+        pod_ip: [u8; 4],
+        /// Tunnel endpoint of the pod's node.
+        vtep: [u8; 4],
+        /// Row in `eip_counters`.
+        slot: u32,
+        /// Interface towards the node; 0 when the fast path cannot send there: no next hop is known, or it is this node.
+        ifindex: u32,
+        /// Destination MAC of frames to the node.
+        destination_mac: [u8; 6],
+        /// Source MAC of frames to the node.
+        source_mac: [u8; 6],
+    }
+    /// Row of `direct_pods`: an EIP pod, as the fast path takes it.
+    DirectPod = 20 {
+        /// Address of the pod; 0.0.0.0 in a row without one.
+        pod_ip: [u8; 4],
+        /// The pod's EIP.
+        eip: [u8; 4],
+        /// Tunnel endpoint of the pod's node, a known one; 0.0.0.0 for this node.
+        vtep: [u8; 4],
+        /// Tunnel endpoint of the gateway, known as one; else 0.0.0.0.
+        gateway: [u8; 4],
+        /// Row in `eip_counters`.
+        slot: u32,
+    }
+    /// Row of `direct_neighbors`.
+    DirectNeighbor = 12 {
+        /// Address of a host on the external network; 0.0.0.0 in a row without one.
+        addr: [u8; 4],
+        /// Its MAC.
+        mac: [u8; 6],
+        /// Zero.
+        reserved: [u8; 2],
+    }
     /// Row 0 of `config`: what the datapath needs to know of this node.
-    Config = 64 {
+    Config = 68 {
         /// [`crate::ABI_VERSION`] of the agent that wrote it; the datapath passes everything when it differs.
         abi: u32,
         /// `CONFIG_*` flags.
@@ -166,6 +225,8 @@ rows! {
         geneve_port: [u8; 2],
         /// ICMP errors that a CPU sends in a second at most; 0 for no limit, and in what an agent that does not know it writes.
         errors_per_second: u32,
+        /// Rows of each direct table minus one.
+        direct_mask: u32,
     }
     /// Row of `eip_counters`, one per CPU. Bytes are those of the inner frame, Ethernet header included.
     EipCounter = 40 {
@@ -213,6 +274,17 @@ pub const CONFIG_XDP_PIECES_TO_UNDERLAY: u32 = 32;
 /// `Config::flags`: the MSS option of a SYN stays as it is; path MTU discovery alone finds what fits. Clear in what an agent
 /// that does not know it writes.
 pub const CONFIG_KEEP_MSS: u32 = 8;
+/// `Config::flags`: every EIP is in `direct_eips`: an address that is not, is none.
+pub const CONFIG_ALL_EIPS_DIRECT: u32 = 64;
+/// `Config::flags`: every EIP pod is in `direct_pods`: an address that is not, is none of one.
+pub const CONFIG_ALL_PODS_DIRECT: u32 = 128;
+
+/// Row of an address in a direct table: its low bits. Where two want one row, the fast path knows the lower address only;
+/// the other's packets go by `eips`, `pods` and `neighbors`. Addresses of one /16 never meet.
+#[inline(always)]
+pub const fn direct_row(addr: [u8; 4], mask: u32) -> u32 {
+    u32::from_be_bytes(addr) & mask
+}
 
 impl Eip {
     /// The pod's node, `None` for this one.

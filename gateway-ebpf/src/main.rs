@@ -1,6 +1,6 @@
 //! The BPF programs: one entry point a hook. On the host target this is an empty program, so that the workspace
 //! builds everywhere.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 
 #[cfg(target_arch = "bpf")]
 mod finish;

@@ -3,11 +3,12 @@
 
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::bpf_ktime_get_coarse_ns;
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, ErrorBudget, Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS,
-    Neighbor, NeighborKey, Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
+    Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
+    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
+    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};
@@ -22,14 +23,44 @@ static VTEPS: HashMap<VtepKey, Vtep, { MAX_VTEPS as usize }> = HashMap::new();
 static NEIGHBORS: HashMap<NeighborKey, Neighbor, { MAX_NEIGHBORS as usize }> = HashMap::new();
 #[btf_map(name = "internal")]
 static INTERNAL: LpmTrie<[u8; 4], Internal, { MAX_INTERNAL as usize }> = LpmTrie::new();
+#[btf_map(name = "direct_eips")]
+static DIRECT_EIPS: Array<DirectEip, { DIRECT_ROWS as usize }> = Array::new();
+#[btf_map(name = "direct_pods")]
+static DIRECT_PODS: Array<DirectPod, { DIRECT_ROWS as usize }> = Array::new();
+#[btf_map(name = "direct_neighbors")]
+static DIRECT_NEIGHBORS: Array<DirectNeighbor, { DIRECT_ROWS as usize }> = Array::new();
 #[btf_map(name = "config")]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map(name = "eip_counters")]
 static EIP_COUNTERS: PerCpuArray<EipCounter, { MAX_EIPS as usize }> = PerCpuArray::new();
+#[btf_map(name = "clock")]
+static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
 #[btf_map(name = "verdicts")]
 static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
 #[btf_map(name = "errors")]
 static ERRORS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
+
+/// The coarse clock as this CPU last read it, and in which tick that was.
+struct Clock {
+    jiffies: u64,
+    ns: u64,
+}
+
+/// CLOCK_MONOTONIC_COARSE, nanoseconds. It moves once a tick, so it is read once a tick: the number of the tick costs no call,
+/// as the kernel puts a load in its place.
+#[inline(always)]
+fn now() -> u64 {
+    let Some(clock) = CLOCK.get_ptr_mut(0) else { return 0 };
+    // SAFETY: this CPU's row; programs are not preempted by one another on it. Helpers without pointers.
+    unsafe {
+        let jiffies = bpf_jiffies64();
+        if (*clock).jiffies != jiffies {
+            (*clock).ns = bpf_ktime_get_coarse_ns();
+            (*clock).jiffies = jiffies;
+        }
+        (*clock).ns
+    }
+}
 
 /// The pinned tables. A row may be rewritten while it is read: addresses then mix for one packet, as they would had it
 /// come a moment earlier or later.
@@ -71,6 +102,21 @@ impl Env for Tables {
     }
 
     #[inline(always)]
+    fn direct_eip(&self, row: u32) -> Option<&DirectEip> {
+        DIRECT_EIPS.get(row)
+    }
+
+    #[inline(always)]
+    fn direct_pod(&self, row: u32) -> Option<&DirectPod> {
+        DIRECT_PODS.get(row)
+    }
+
+    #[inline(always)]
+    fn direct_neighbor(&self, row: u32) -> Option<&DirectNeighbor> {
+        DIRECT_NEIGHBORS.get(row)
+    }
+
+    #[inline(always)]
     fn take_error(&self, per_second: u32) -> bool {
         let Some(row) = ERRORS.get_ptr_mut(0) else { return false };
         // SAFETY: this CPU's row; programs are not preempted by one another on it.
@@ -104,7 +150,7 @@ impl Env for Tables {
                     (*row).out_bytes += bytes;
                 }
             }
-            (*row).last_seen_ns = bpf_ktime_get_coarse_ns();
+            (*row).last_seen_ns = now();
         }
     }
 }

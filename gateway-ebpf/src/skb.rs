@@ -95,6 +95,18 @@ impl SkbFrame {
 impl Frame for SkbFrame {
     const KERNEL_RESOLVES: bool = true;
 
+    const IN_PLACE: bool = false;
+
+    #[inline(always)]
+    fn linear_len(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        None
+    }
+
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: the skb is the kernel's.

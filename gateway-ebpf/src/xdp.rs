@@ -38,6 +38,27 @@ impl<'a> XdpFrame<'a> {
 impl Frame for XdpFrame<'_> {
     const KERNEL_RESOLVES: bool = false;
 
+    const IN_PLACE: bool = true;
+
+    #[inline(always)]
+    fn linear_len(&self) -> u32 {
+        let mut len = self.ctx.data_end() as u64;
+        // By name: else the compiler moves other constants into the subtraction, and the verifier knows the difference of
+        // two packet pointers only.
+        // SAFETY: a subtraction.
+        unsafe {
+            core::arch::asm!("{len} -= {data}", len = inout(reg) len, data = in(reg) self.ctx.data() as u64,
+                options(pure, nomem, nostack));
+        }
+        len as u32
+    }
+
+    #[inline(always)]
+    fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        // SAFETY: `at` has checked that N bytes lie within the packet, and nobody else has the frame.
+        self.at(0).map(|bytes| unsafe { &mut *bytes })
+    }
+
     #[inline(always)]
     fn frame_len(&self) -> u32 {
         // SAFETY: the context is the kernel's.

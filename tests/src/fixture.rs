@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
+use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
     CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
-    CONFIG_XDP_TO_UNDERLAY, Config, Eip, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod, PodKey,
-    VTEP_GATEWAY, Vtep, VtepKey,
+    CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, Eip, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod,
+    PodKey, VTEP_GATEWAY, Vtep, VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.
@@ -80,6 +81,24 @@ pub struct Tables {
     pub errors: ErrorBudget,
 }
 
+impl Tables {
+    /// The direct tables that follow from these, and the configuration that says how far they go.
+    pub fn direct(&self) -> (Direct, Config) {
+        let Self { eips, pods, vteps, neighbors, .. } = self;
+        let sources = Sources { eips, pods, vteps, neighbors };
+        let direct = Direct::of(sources, self.config.direct_mask);
+        let flags = self.config.flags | direct.config_flags(sources);
+        (direct, Config { flags, ..self.config })
+    }
+
+    /// Room for more rows than as shipped in each of the direct tables: a power of two.
+    #[must_use]
+    pub fn with_direct_rows(mut self, rows: u32) -> Self {
+        self.config.direct_mask = rows - 1;
+        self
+    }
+}
+
 const LOCAL: [u8; 4] = [0; 4];
 /// NICs that take any frame from XDP.
 const XDP_SENDS: u32 = CONFIG_XDP_TO_EXTERNAL
@@ -105,6 +124,7 @@ fn config(local_vtep: [u8; 4], flags: u32) -> Config {
         nic_mac: NIC_MAC.0,
         geneve_port: 6081_u16.to_be_bytes(),
         errors_per_second: 0,
+        direct_mask: DIRECT_ROWS - 1,
     }
 }
 

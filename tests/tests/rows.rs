@@ -45,6 +45,19 @@ fn host_as_tc() {
 }
 
 #[test]
+fn host_as_xdp_without_fast_path() {
+    let rows = rows::all().into_iter().filter(|row| row.is_for(&Host(Kind::Xdp)));
+    let mut taken = 0;
+    for row in rows {
+        let fast = host::run(Kind::Xdp, row.hook, &row.tables, &row.frame);
+        let slow = host::run_without_fast_path(Kind::Xdp, row.hook, &row.tables, &row.frame);
+        assert_eq!(fast, slow, "{:?} · {}", row.hook, row.name);
+        taken += 1;
+    }
+    assert!(taken > 50, "only {taken} rows");
+}
+
+#[test]
 fn loaded_xdp_programs() {
     check(&mut Kernel::load(Kind::Xdp).expect("the XDP programs load"));
 }

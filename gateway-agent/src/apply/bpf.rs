@@ -14,9 +14,10 @@ use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::addr::Prefix;
+use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, Internal, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep,
-    VtepKey, name,
+    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal, Neighbor, NeighborKey,
+    Pod, PodKey, VerdictCounter, Vtep, VtepKey, name,
 };
 use tracing::warn;
 
@@ -108,6 +109,9 @@ pub struct Maps {
     vteps: Table<VtepKey, Vtep>,
     neighbors: Table<NeighborKey, Neighbor>,
     internal: LpmTrie<MapData, [u8; 4], Internal>,
+    direct_eips: table::Direct<DirectEip>,
+    direct_pods: table::Direct<DirectPod>,
+    direct_neighbors: table::Direct<DirectNeighbor>,
     config: Array<MapData, Config>,
     eip_counters: PerCpuArray<MapData, EipCounter>,
     /// `eip_counters` again; `None` where it cannot be had.
@@ -159,6 +163,9 @@ impl Maps {
             vteps: Table::new(name::VTEPS, get(name::VTEPS)?)?,
             neighbors: Table::new(name::NEIGHBORS, get(name::NEIGHBORS)?)?,
             internal: typed(name::INTERNAL, get(name::INTERNAL)?)?,
+            direct_eips: table::Direct::new(name::DIRECT_EIPS, get(name::DIRECT_EIPS)?)?,
+            direct_pods: table::Direct::new(name::DIRECT_PODS, get(name::DIRECT_PODS)?)?,
+            direct_neighbors: table::Direct::new(name::DIRECT_NEIGHBORS, get(name::DIRECT_NEIGHBORS)?)?,
             config: typed(name::CONFIG, get(name::CONFIG)?)?,
             eip_counters: typed(name::EIP_COUNTERS, counters)?,
             counter_batch,
@@ -194,6 +201,11 @@ impl Maps {
             vteps: self.vteps.read()?,
             neighbors: self.neighbors.read()?,
             internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
+            direct: Direct {
+                eips: self.direct_eips.read()?,
+                pods: self.direct_pods.read()?,
+                neighbors: self.direct_neighbors.read()?,
+            },
             config: (config.abi != 0).then_some(config),
         })
     }

@@ -64,6 +64,7 @@ fn gateway() -> View {
         )]),
         internal: ["10.244.0.0/16".parse().unwrap()].into(),
         config: Some(config),
+        ..Tables::default()
     };
     let counter = EipCounter {
         in_packets: 5,

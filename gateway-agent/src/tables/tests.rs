@@ -25,9 +25,19 @@ fn slots(tables: &Tables) -> Vec<(u8, u32)> {
     tables.eips.iter().map(|(key, row)| (key.eip[3], row.slot)).collect()
 }
 
-/// The names of the writes with the last byte of their key.
+/// The names of the writes with the last byte of their key; those of the direct tables apart.
 fn steps(want: &Tables, held: &Tables) -> Vec<String> {
-    let name = |op: &TableOp| match op {
+    let is_direct = |op: &&TableOp| {
+        matches!(op, TableOp::PutDirectEip(..) | TableOp::PutDirectPod(..) | TableOp::PutDirectNeighbor(..))
+    };
+    diff(want, held).iter().filter(|op| !is_direct(op)).map(name_of).collect()
+}
+
+fn name_of(op: &TableOp) -> String {
+    match op {
+        TableOp::PutDirectEip(row, eip) => format!("put direct eip {row} {}", eip.pod_ip[3]),
+        TableOp::PutDirectPod(row, pod) => format!("put direct pod {row} {}", pod.eip[3]),
+        TableOp::PutDirectNeighbor(row, neighbor) => format!("put direct neighbor {row} {}", neighbor.mac[5]),
         TableOp::ClearConfig => "clear config".to_owned(),
         TableOp::ResetCounter(slot) => format!("reset {slot}"),
         TableOp::PutVtep(key, _) => format!("put vtep {}", key.vtep[3]),
@@ -41,8 +51,27 @@ fn steps(want: &Tables, held: &Tables) -> Vec<String> {
         TableOp::DeleteNeighbor(key) => format!("delete neighbor {}", key.addr[3]),
         TableOp::DeleteInternal(prefix) => format!("delete internal {prefix}"),
         TableOp::DeleteVtep(key) => format!("delete vtep {}", key.vtep[3]),
+    }
+}
+
+#[test]
+fn the_direct_tables_follow_the_others_and_are_cleared_before_them() {
+    let direct = |want: &Tables, held: &Tables| {
+        let ops = diff(want, held);
+        let at = |wanted: fn(&TableOp) -> bool| ops.iter().position(wanted);
+        let eips: Vec<_> =
+            ops.iter().filter(|op| matches!(op, TableOp::PutDirectEip(..))).map(name_of).collect();
+        (eips, at(|op| matches!(op, TableOp::PutDirectEip(..))), at(|op| matches!(op, TableOp::DeleteEip(_))))
     };
-    diff(want, held).iter().map(name).collect()
+    let one = rows(&gateway(&[(101, 10)]), &Tables::default()).unwrap();
+    let (ops, ..) = direct(&one, &Tables::default());
+    // 192.168.100.101 by its low 16 bits.
+    assert_eq!(ops, ["put direct eip 25701 10"]);
+    assert_eq!(one.config.unwrap().direct_mask, 0xffff);
+    let none = rows(&gateway(&[]), &one).unwrap();
+    let (ops, cleared, deleted) = direct(&none, &one);
+    assert_eq!(ops, ["put direct eip 25701 0"]);
+    assert!(cleared < deleted);
 }
 
 #[test]
@@ -131,7 +160,7 @@ prop_compose! {
         internal in prop::collection::btree_set(0..8_u8, 0..6),
         config in prop::option::of(1..4_u32),
     ) -> Tables {
-        Tables {
+        with_direct(Tables {
             eips: eips.into_iter().map(|(key, (pod_ip, slot))| {
                 (EipKey { eip: [key; 4] }, Eip { pod_ip: [pod_ip; 4], slot, ..Eip::default() })
             }).collect(),
@@ -144,7 +173,8 @@ prop_compose! {
             }).collect(),
             internal: internal.into_iter().map(|len| Prefix::new([10, 0, 0, 0].into(), len + 8)).collect(),
             config: config.map(|vni| Config { vni, ..Config::default() }),
-        }
+            direct: Direct::default(),
+        })
     }
 }
 

@@ -28,8 +28,10 @@ pub const OPTION_LSRR: u8 = 131;
 /// Option: strict source and record route.
 pub const OPTION_SSRR: u8 = 137;
 
-const DONT_FRAGMENT: u16 = 0x4000;
-const MORE_FRAGMENTS: u16 = 0x2000;
+/// The bit that forbids fragments, in the word of flags and fragment offset.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// The bit of a fragment that others follow, in the same word.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
 /// The bits of the fragment offset in the 16-bit word of flags and offset.
 pub const OFFSET: u16 = 0x1fff;
 

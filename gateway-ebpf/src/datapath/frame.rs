@@ -1,6 +1,6 @@
 //! What the datapath needs of the world: the bytes of one frame, and the tables.
 
-use gateway_common::tables::{Config, Eip, Neighbor, Pod, Vtep};
+use gateway_common::tables::{Config, DirectEip, DirectNeighbor, DirectPod, Eip, Neighbor, Pod, Vtep};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{geneve, icmp, ipv4};
 
@@ -11,6 +11,16 @@ use gateway_common::wire::{geneve, icmp, ipv4};
 pub trait Frame {
     /// Whether the engine can let the kernel resolve a next hop ([`super::Exit::RedirectNeighbor`]): TC can.
     const KERNEL_RESOLVES: bool;
+
+    /// Whether the engine has the frame's bytes in place, for the fast path.
+    const IN_PLACE: bool;
+
+    /// Length of the frame's first part, which is all of it but for a jumbo frame, bytes. Asked of an engine that is
+    /// [in place](Self::IN_PLACE) only.
+    fn linear_len(&self) -> u32;
+
+    /// The first `N` bytes in place; `None` when the first part is shorter, or the engine is not in place.
+    fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]>;
 
     /// Length of the frame, bytes.
     fn frame_len(&self) -> u32;
@@ -103,6 +113,12 @@ pub trait Env {
     fn neighbor(&self, addr: [u8; 4]) -> Option<&Neighbor>;
     /// Whether `internal` has a prefix that contains the address.
     fn is_internal(&self, addr: [u8; 4]) -> bool;
+    /// A row of `direct_eips`.
+    fn direct_eip(&self, row: u32) -> Option<&DirectEip>;
+    /// A row of `direct_pods`.
+    fn direct_pod(&self, row: u32) -> Option<&DirectPod>;
+    /// A row of `direct_neighbors`.
+    fn direct_neighbor(&self, row: u32) -> Option<&DirectNeighbor>;
     /// Takes one ICMP error out of this CPU's budget of so many a second (0: no limit). Whether there was one.
     fn take_error(&self, per_second: u32) -> bool;
     /// Adds to a row of `verdicts`.

@@ -15,7 +15,7 @@ use super::zeroed::Zeroed;
 use super::{Action, Env, Exit, Frame, Nic, Outcome, Room, Step, can_send};
 
 /// TTL of the outer header, as the kernel and OVS set it.
-const OUTER_TTL: u8 = 64;
+pub(super) const OUTER_TTL: u8 = 64;
 
 /// How a packet gets to a node.
 #[derive(Clone, Copy)]

@@ -38,7 +38,7 @@ pub(super) fn refuse_outside(config: &Config, header: &ipv4::Header) -> Step<()>
 
 /// The external subnet's broadcast address is one as well: a router does not help to amplify (RFC 2644).
 #[inline(always)]
-fn is_martian(config: &Config, addr: [u8; 4]) -> bool {
+pub(super) fn is_martian(config: &Config, addr: [u8; 4]) -> bool {
     let first = u32::from_be_bytes(addr) >> 24;
     let broadcast =
         u32::from_ne_bytes(config.external_network) | !u32::from_ne_bytes(config.external_netmask);

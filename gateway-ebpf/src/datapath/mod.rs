@@ -4,6 +4,7 @@ mod arp;
 mod arrival;
 mod egress;
 mod external;
+mod fast;
 mod fragment;
 mod frame;
 mod geneve;
@@ -115,6 +116,11 @@ type Step<T> = Result<T, Outcome>;
 /// Runs a frame through a hook and counts the verdict. Bytes and packets are those of the frame as it came.
 #[inline(always)]
 pub fn run<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Outcome {
+    if let Some(config) = config(env)
+        && let Some(outcome) = fast::run(hook, frame, env, config)
+    {
+        return outcome;
+    }
     let (packets, bytes) = (frame.segments(), frame.frame_len());
     let outcome = decide(hook, frame, env).unwrap_or_else(|end| end);
     env.count_verdict(outcome.verdict, packets, bytes);
@@ -123,16 +129,19 @@ pub fn run<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Outcome {
 
 #[inline(always)]
 fn decide<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E) -> Step<Outcome> {
-    let config = match env.config() {
-        Some(config) if config.abi == ABI_VERSION => config,
-        Some(_) | None => return Err(Outcome::pass(Verdict::PassDisabled)),
-    };
+    let Some(config) = config(env) else { return Err(Outcome::pass(Verdict::PassDisabled)) };
     match hook {
         Hook::External => external::run(frame, env, config),
         Hook::Underlay => underlay::run(frame, env, config),
         Hook::UnderlayEgress => egress::underlay(frame, env, config),
         Hook::RouterPortEgress => egress::router_port(frame, env, config),
     }
+}
+
+/// The configuration, if an agent of this version has written one.
+#[inline(always)]
+fn config<E: Env>(env: &E) -> Option<&Config> {
+    env.config().filter(|config| config.abi == ABI_VERSION)
 }
 
 /// A NIC to send by: the flags of [`Config`] that say what it takes from XDP.

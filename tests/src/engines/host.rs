@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use gateway_common::csum;
+use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, Eip, EipCounter, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod, PodKey, VerdictCounter, Vtep,
-    VtepKey,
+    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget, Neighbor,
+    NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room};
@@ -43,13 +44,16 @@ pub fn run(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
 
 /// Runs one frame when the clock says `now`; the row of `errors` afterwards as well.
 pub fn run_at(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8], now: Duration) -> (Seen, ErrorBudget) {
-    let env = HostEnv {
-        tables,
-        now,
-        errors: Cell::new(tables.errors),
-        verdicts: RefCell::default(),
-        counters: RefCell::default(),
-    };
+    let (direct, config) = tables.direct();
+    run_with(kind, hook, HostEnv::new(tables, config, direct, now), bytes)
+}
+
+/// Runs one frame with nothing in the direct tables, so that the fast path takes none.
+pub fn run_without_fast_path(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
+    run_with(kind, hook, HostEnv::new(tables, tables.config, Direct::default(), Duration::ZERO), bytes).0
+}
+
+fn run_with(kind: Kind, hook: Hook, env: HostEnv<'_>, bytes: &[u8]) -> (Seen, ErrorBudget) {
     let (outcome, frame) = match kind {
         Kind::Xdp => drive::<false>(hook, &env, bytes),
         Kind::Tc => drive::<true>(hook, &env, bytes),
@@ -78,6 +82,16 @@ struct HostFrame<const RESOLVES: bool>(Vec<u8>);
 
 impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     const KERNEL_RESOLVES: bool = RESOLVES;
+    // As XDP has, and TC has not.
+    const IN_PLACE: bool = !RESOLVES;
+
+    fn linear_len(&self) -> u32 {
+        u32::try_from(self.0.len().min(ONE_BUFFER)).unwrap_or(u32::MAX)
+    }
+
+    fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
+        self.0.first_chunk_mut()
+    }
 
     fn frame_len(&self) -> u32 {
         u32::try_from(self.0.len()).unwrap_or(u32::MAX)
@@ -149,15 +163,37 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
 
 struct HostEnv<'a> {
     tables: &'a Tables,
+    config: Config,
+    direct: Direct,
     now: Duration,
     errors: Cell<ErrorBudget>,
     verdicts: RefCell<BTreeMap<Verdict, VerdictCounter>>,
     counters: RefCell<BTreeMap<u32, EipCounter>>,
 }
 
+impl<'a> HostEnv<'a> {
+    fn new(tables: &'a Tables, config: Config, direct: Direct, now: Duration) -> Self {
+        let errors = Cell::new(tables.errors);
+        let (verdicts, counters) = Default::default();
+        Self { tables, config, direct, now, errors, verdicts, counters }
+    }
+}
+
 impl Env for HostEnv<'_> {
     fn config(&self) -> Option<&Config> {
-        Some(&self.tables.config)
+        Some(&self.config)
+    }
+
+    fn direct_eip(&self, row: u32) -> Option<&DirectEip> {
+        self.direct.eips.get(&row)
+    }
+
+    fn direct_pod(&self, row: u32) -> Option<&DirectPod> {
+        self.direct.pods.get(&row)
+    }
+
+    fn direct_neighbor(&self, row: u32) -> Option<&DirectNeighbor> {
+        self.direct.neighbors.get(&row)
     }
 
     fn eip(&self, eip: [u8; 4]) -> Option<&Eip> {

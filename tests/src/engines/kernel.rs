@@ -10,7 +10,10 @@ use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
-use gateway_common::tables::{Config, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter, name};
+use gateway_common::direct::Direct;
+use gateway_common::tables::{
+    Config, DIRECT_ROWS, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter, name,
+};
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::Hook;
 use nix::sched::{CloneFlags, unshare};
@@ -27,6 +30,8 @@ pub struct Kernel {
     kind: Kind,
     /// As they stand: nobody but this runs the programs.
     counters: Counters,
+    /// What is in the direct tables.
+    direct: Direct,
 }
 
 /// Every row of `verdicts`, and the watched ones of `eip_counters`.
@@ -53,6 +58,9 @@ fn open(path: &Path, eips: u32) -> Result<Ebpf> {
     let mut loader = EbpfLoader::new();
     for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
         loader.map_max_entries(table, eips);
+    }
+    for table in [name::DIRECT_EIPS, name::DIRECT_PODS] {
+        loader.map_max_entries(table, eips.max(DIRECT_ROWS));
     }
     Ok(loader.load(&bytes)?)
 }
@@ -101,7 +109,7 @@ impl Kernel {
                 (Kind::Xdp | Kind::Tc, None) => {}
             }
         }
-        let mut kernel = Self { object, kind, counters: Counters::default() };
+        let mut kernel = Self { object, kind, counters: Counters::default(), direct: Direct::default() };
         kernel.counters = kernel.read_counters()?;
         Ok(kernel)
     }
@@ -159,7 +167,12 @@ impl Kernel {
         let object = &mut self.object;
         let mut config: Array<_, Config> =
             Array::try_from(object.map_mut(name::CONFIG).context(name::CONFIG)?)?;
-        config.set(0, tables.config, 0)?;
+        let (direct, settings) = tables.direct();
+        config.set(0, settings, 0)?;
+        set_rows(object, name::DIRECT_EIPS, &self.direct.eips, &direct.eips)?;
+        set_rows(object, name::DIRECT_PODS, &self.direct.pods, &direct.pods)?;
+        set_rows(object, name::DIRECT_NEIGHBORS, &self.direct.neighbors, &direct.neighbors)?;
+        self.direct = direct;
         let mut errors: PerCpuArray<_, ErrorBudget> =
             PerCpuArray::try_from(object.map_mut(name::ERRORS).context(name::ERRORS)?)?;
         let cpus = nr_cpus().map_err(|(_, error)| error)?;
@@ -281,6 +294,23 @@ fn replace<K: Pod + Ord, V: Pod>(mut map: HashMap<&mut MapData, K, V>, rows: &BT
     }
     for (key, value) in rows {
         map.insert(key, value, 0)?;
+    }
+    Ok(())
+}
+
+/// Makes the rows of an array those of `want`, where it has those of `held`.
+fn set_rows<V: Pod + Default + PartialEq>(
+    object: &mut Ebpf,
+    name: &str,
+    held: &BTreeMap<u32, V>,
+    want: &BTreeMap<u32, V>,
+) -> Result<()> {
+    let mut array: Array<_, V> = Array::try_from(object.map_mut(name).context(name.to_owned())?)?;
+    for row in held.keys().filter(|row| !want.contains_key(row)) {
+        array.set(*row, V::default(), 0)?;
+    }
+    for (row, value) in want.iter().filter(|(row, value)| held.get(row) != Some(value)) {
+        array.set(*row, value, 0)?;
     }
     Ok(())
 }

@@ -1,10 +1,10 @@
-//! A hash of the pinned tables: read and written in batches, and row by row where the kernel stops at one.
+//! A hash or an array of the pinned tables: read and written in batches, and row by row where the kernel stops at one.
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 
 use aya::Pod;
-use aya::maps::{HashMap, Map, MapData, MapError};
+use aya::maps::{Array, HashMap, Map, MapData, MapError};
 
 use super::BpfError;
 use super::batch::{Batch, CHUNK};
@@ -34,23 +34,8 @@ impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
 
     /// Writes rows, in their order. At an error, those before it are written.
     pub(super) fn put(&mut self, rows: impl Iterator<Item = (K, V)>) -> Result<(), BpfError> {
-        let (mut keys, mut values) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
-        let mut rows = rows.fuse();
-        loop {
-            keys.clear();
-            values.clear();
-            for (key, value) in rows.by_ref().take(CHUNK) {
-                keys.push(key);
-                values.push(value);
-            }
-            if keys.is_empty() {
-                return Ok(());
-            }
-            let done = self.batch.as_ref().map_or(0, |batch| batch.update(&keys, &values));
-            for (key, value) in keys.iter().zip(&values).skip(done) {
-                self.single.insert(key, value, 0).map_err(BpfError::map(self.name))?;
-            }
-        }
+        let Self { name, batch, single } = self;
+        put(batch.as_ref(), rows, |key, value| single.insert(key, value, 0).map_err(BpfError::map(name)))
     }
 
     /// Deletes rows, in their order. One that is not there is fine.
@@ -63,6 +48,64 @@ impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
             }
         }
         Ok(())
+    }
+}
+
+/// An array, of whose rows those count that are not the default.
+pub(super) struct Direct<V: Pod> {
+    name: &'static str,
+    /// `None` where it cannot be had.
+    batch: Option<Batch<u32, V>>,
+    single: Array<MapData, V>,
+}
+
+impl<V: Pod + Default + PartialEq> Direct<V> {
+    /// The array of this name.
+    pub(super) fn new(name: &'static str, map: Map) -> Result<Self, BpfError> {
+        let batch = if let Map::Array(data) = &map { Batch::new(data, 1).ok() } else { None };
+        Ok(Self { name, batch, single: Array::try_from(map).map_err(BpfError::map(name))? })
+    }
+
+    /// All rows that hold something.
+    pub(super) fn read(&self) -> Result<BTreeMap<u32, V>, BpfError> {
+        let holds_something = |(_, row): &(u32, V)| *row != V::default();
+        if let Some(Ok(rows)) = self.batch.as_ref().map(Batch::rows) {
+            return Ok(rows.into_iter().filter(holds_something).collect());
+        }
+        let rows = (0..self.single.len()).map(|key| Ok((key, self.single.get(&key, 0)?)));
+        let rows: Result<Vec<_>, MapError> = rows.collect();
+        Ok(rows.map_err(BpfError::map(self.name))?.into_iter().filter(holds_something).collect())
+    }
+
+    /// Writes rows, in their order. At an error, those before it are written.
+    pub(super) fn put(&mut self, rows: impl Iterator<Item = (u32, V)>) -> Result<(), BpfError> {
+        let Self { name, batch, single } = self;
+        put(batch.as_ref(), rows, |key, value| single.set(*key, value, 0).map_err(BpfError::map(name)))
+    }
+}
+
+/// Writes rows in batches; `single` those of a batch at which the kernel stopped.
+fn put<K: Pod, V: Pod>(
+    batch: Option<&Batch<K, V>>,
+    rows: impl Iterator<Item = (K, V)>,
+    mut single: impl FnMut(&K, &V) -> Result<(), BpfError>,
+) -> Result<(), BpfError> {
+    let (mut keys, mut values) = (Vec::with_capacity(CHUNK), Vec::with_capacity(CHUNK));
+    let mut rows = rows.fuse();
+    loop {
+        keys.clear();
+        values.clear();
+        for (key, value) in rows.by_ref().take(CHUNK) {
+            keys.push(key);
+            values.push(value);
+        }
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let done = batch.map_or(0, |batch| batch.update(&keys, &values));
+        for (key, value) in keys.iter().zip(&values).skip(done) {
+            single(key, value)?;
+        }
     }
 }
 

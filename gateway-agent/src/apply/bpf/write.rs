@@ -52,6 +52,11 @@ impl Maps {
             TableOp::PutPod(..) => self.pods.put(each!(run, PutPod(key, row))),
             TableOp::DeletePod(_) => self.pods.delete(each!(run, DeletePod(key))),
             TableOp::PutEip(..) => self.eips.put(each!(run, PutEip(key, row))),
+            TableOp::PutDirectEip(..) => self.direct_eips.put(each!(run, PutDirectEip(key, row))),
+            TableOp::PutDirectPod(..) => self.direct_pods.put(each!(run, PutDirectPod(key, row))),
+            TableOp::PutDirectNeighbor(..) => {
+                self.direct_neighbors.put(each!(run, PutDirectNeighbor(key, row)))
+            }
             TableOp::DeleteEip(_) => self.eips.delete(each!(run, DeleteEip(key))),
         }
     }

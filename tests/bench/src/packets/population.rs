@@ -64,6 +64,7 @@ impl Population {
             vteps: nodes.map(|node| (VtepKey { vtep: after(FIRST_NODE, node) }, next_hop)).collect(),
             ..gateway()
         }
+        .with_direct_rows(self.capacity())
     }
 
     /// Key and row of the plain programs on the way in.
