@@ -10,7 +10,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::OVERHEAD;
 use gateway_common::wire::{eth, ipv4, l4};
 
-use super::packet::{Field, HEADERS, Ordinary, header_sums_up};
+use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up};
 use super::window::Window;
 use super::{eip, ended, pod};
 use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, on_external_link};
@@ -29,6 +29,9 @@ const INNER: usize = OVERHEAD;
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
     let len = frame.linear_len();
+    if is_foreign(&Window(frame.window::<HEADERS>()?), config, len)? {
+        return ended(env, Outcome::pass(Verdict::PassNotTunnel), len);
+    }
     let mut headers = Window(frame.window::<TUNNELLED>()?);
     if !is_ours(&headers, config, len) {
         return None;
@@ -47,27 +50,34 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     }
 }
 
-/// Whether the outer headers are those of our tunnel and nothing is unusual about them: no options, no fragment, lengths
+/// What most of a node's traffic is: IPv4, but no UDP, or for another port. `None` for what is not IPv4, or not exactly as long
+/// as the frame, so that this has parts or padding.
+#[inline(always)]
+fn is_foreign(headers: &Headers<'_>, config: &Config, len: u32) -> Option<bool> {
+    let total_len = u32::from(u16::from_be(headers.word::<{ IP + 2 }>()));
+    if headers.word::<{ eth::ETHERTYPE }>() != eth::IPV4.to_be() || total_len + IP as u32 != len {
+        return None;
+    }
+    let [_ttl, protocol] = headers.word::<{ IP + ipv4::TTL }>().to_ne_bytes();
+    let port = headers.word::<{ UDP + l4::DESTINATION_PORT }>();
+    Some(protocol != ipv4::UDP || port != u16::from_ne_bytes(config.geneve_port))
+}
+
+/// Whether the outer headers, of UDP to the tunnel's port, are those of our tunnel and nothing is unusual about them: no options, no fragment, lengths
 /// that fill the frame. RFC 8926's bits for version, control and critical options are clear.
 #[inline(always)]
 fn is_ours(headers: &Tunnelled<'_>, config: &Config, len: u32) -> bool {
     const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
     const PLAIN: u16 = 0;
     let [version, _tos] = headers.word::<IP>().to_ne_bytes();
-    let [_ttl, protocol] = headers.word::<{ IP + ipv4::TTL }>().to_ne_bytes();
     let [v0, v1, v2, _reserved] = headers.wide::<{ GENEVE + 4 }>().to_ne_bytes();
-    let total_len = u32::from(u16::from_be(headers.word::<{ IP + 2 }>()));
     let udp_len = u32::from(u16::from_be(headers.word::<{ UDP + 4 }>()));
-    protocol == ipv4::UDP
-        && headers.word::<{ UDP + l4::DESTINATION_PORT }>() == u16::from_ne_bytes(config.geneve_port)
-        && headers.word::<{ eth::ETHERTYPE }>() == eth::IPV4.to_be()
-        && version == 0x45
+    version == 0x45
         && headers.word::<{ IP + 6 }>() & ANY_FRAGMENT == 0
         && headers.wide::<DESTINATION>() == u32::from_ne_bytes(config.local_vtep)
         && headers.word::<GENEVE>() == PLAIN
         && headers.word::<{ GENEVE + 2 }>() == eth::TEB.to_be()
         && u32::from_be_bytes([0, v0, v1, v2]) == config.vni
-        && total_len + IP as u32 == len
         && udp_len + UDP as u32 == len
 }
 
