@@ -20,6 +20,8 @@ pub(crate) struct Baseline {
 
 /// A ratio this much over the committed one is worth a warning.
 const WORSE: f64 = 1.15;
+/// Unless it is less than this: a few nanoseconds of what C takes are noise.
+const NOISE: f64 = 0.06;
 
 /// Where it is committed.
 fn path() -> PathBuf {
@@ -56,7 +58,7 @@ impl Baseline {
     /// What a run has that is worse than it should be, a line each; and what it lacks.
     pub(crate) fn worse(&self, now: &Self) -> Vec<String> {
         let judge = |(name, was): (&String, &f64)| match now.ratios.get(name) {
-            Some(is) if is / was > WORSE => Some(format!(
+            Some(is) if *is > (was * WORSE).max(was + NOISE) => Some(format!(
                 "{name}: {is:.2}, {:.0} % over {was:.2} of commit {}",
                 (is / was - 1.0) * 100.0,
                 self.commit
@@ -101,6 +103,12 @@ mod tests {
         let worse = committed.worse(&baseline(2.32));
         assert_eq!(worse.len(), 1);
         assert!(worse[0].starts_with("in / C: 2.32, 16 % over 2.00"), "{}", worse[0]);
+    }
+
+    #[test]
+    fn a_few_nanoseconds_are_noise() {
+        assert!(baseline(0.02).worse(&baseline(0.07)).is_empty());
+        assert_eq!(baseline(0.02).worse(&baseline(0.09)).len(), 1);
     }
 
     #[test]
