@@ -23,7 +23,7 @@ pub fn view(pin: &Path, state_dir: &Path) -> Result<View, BpfError> {
         }
         maps => maps?,
     };
-    let tables = maps.read()?;
+    let tables = maps.read_sources()?;
     let slots = tables.eips.values().map(|eip| eip.slot).chain(tables.pods.values().map(|pod| pod.slot));
     let mut eip_counters = BTreeMap::new();
     for slot in slots {

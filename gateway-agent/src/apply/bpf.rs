@@ -193,6 +193,20 @@ impl Maps {
     /// # Errors
     /// [`BpfError::Map`].
     pub fn read(&self) -> Result<Tables, BpfError> {
+        let direct = Direct {
+            eips: self.direct_eips.read()?,
+            pods: self.direct_pods.read()?,
+            neighbors: self.direct_neighbors.read()?,
+        };
+        Ok(Tables { direct, ..self.read_sources()? })
+    }
+
+    /// All rows but the counters and the direct tables: what these follow from. Arrays are read whole, which takes its
+    /// time, and tell nothing more.
+    ///
+    /// # Errors
+    /// [`BpfError::Map`].
+    pub fn read_sources(&self) -> Result<Tables, BpfError> {
         let config = self.config.get(&0, 0).map_err(BpfError::map(name::CONFIG))?;
         let internal = self.internal.keys().collect::<Result<Vec<Key<[u8; 4]>>, _>>();
         Ok(Tables {
@@ -201,11 +215,7 @@ impl Maps {
             vteps: self.vteps.read()?,
             neighbors: self.neighbors.read()?,
             internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
-            direct: Direct {
-                eips: self.direct_eips.read()?,
-                pods: self.direct_pods.read()?,
-                neighbors: self.direct_neighbors.read()?,
-            },
+            direct: Direct::default(),
             config: (config.abi != 0).then_some(config),
         })
     }

@@ -40,7 +40,7 @@ impl Pinned {
 
     fn scrape(&self) -> Result<Scrape, BpfError> {
         let maps = Maps::open(&self.pin)?;
-        let tables = maps.read()?;
+        let tables = maps.read_sources()?;
         // A gateway has a row of each EIP in `eips`, a worker those of its own pods in `pods`.
         let of_pods = tables.pods.values().map(|pod| (Ipv4Addr::from(pod.eip), pod.slot));
         let of_eips = tables.eips.iter().map(|(key, eip)| (Ipv4Addr::from(key.eip), eip.slot));
