@@ -59,7 +59,7 @@ fn open(path: &Path, eips: u32) -> Result<Ebpf> {
     for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
         loader.map_max_entries(table, eips);
     }
-    for table in [name::DIRECT_EIPS, name::DIRECT_PODS] {
+    for table in [name::DIRECT_EIPS, name::DIRECT_PODS, name::DIRECT_NEIGHBORS] {
         loader.map_max_entries(table, eips.max(DIRECT_ROWS));
     }
     Ok(loader.load(&bytes)?)
