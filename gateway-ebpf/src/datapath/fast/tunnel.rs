@@ -63,8 +63,8 @@ fn is_foreign(headers: &Headers<'_>, config: &Config, len: u32) -> Option<bool> 
     Some(protocol != ipv4::UDP || port != u16::from_ne_bytes(config.geneve_port))
 }
 
-/// Whether the outer headers, of UDP to the tunnel's port, are those of our tunnel and nothing is unusual about them: no options, no fragment, lengths
-/// that fill the frame. RFC 8926's bits for version, control and critical options are clear.
+/// Whether the outer headers, of UDP to the tunnel's port, are those of our tunnel and nothing is unusual about them: no
+/// options, no fragment, lengths that fill the frame. RFC 8926's bits for version, control and critical options are clear.
 #[inline(always)]
 fn is_ours(headers: &Tunnelled<'_>, config: &Config, len: u32) -> bool {
     const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
