@@ -250,33 +250,14 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     put(&want.neighbors, &held.neighbors, TableOp::PutNeighbor, &mut ops);
     put(&want.pods, &held.pods, TableOp::PutPod, &mut ops);
     put(&want.eips, &held.eips, TableOp::PutEip, &mut ops);
-    put(&want.direct.neighbors, &held.direct.neighbors, TableOp::PutDirectNeighbor, &mut ops);
-    put(&want.direct.pods, &held.direct.pods, TableOp::PutDirectPod, &mut ops);
-    put(&want.direct.eips, &held.direct.eips, TableOp::PutDirectEip, &mut ops);
+    put_direct(&want.direct.neighbors, &held.direct.neighbors, TableOp::PutDirectNeighbor, &mut ops);
+    put_direct(&want.direct.pods, &held.direct.pods, TableOp::PutDirectPod, &mut ops);
+    put_direct(&want.direct.eips, &held.direct.eips, TableOp::PutDirectEip, &mut ops);
     if let Some(config) = want.config
         && held.config != Some(config)
     {
         ops.push(TableOp::PutConfig(config));
     }
-    let (want_direct, held_direct) = (&want.direct, &held.direct);
-    delete(
-        &want_direct.eips,
-        &held_direct.eips,
-        |row| TableOp::PutDirectEip(row, DirectEip::default()),
-        &mut ops,
-    );
-    delete(
-        &want_direct.pods,
-        &held_direct.pods,
-        |row| TableOp::PutDirectPod(row, DirectPod::default()),
-        &mut ops,
-    );
-    delete(
-        &want_direct.neighbors,
-        &held_direct.neighbors,
-        |row| TableOp::PutDirectNeighbor(row, DirectNeighbor::default()),
-        &mut ops,
-    );
     delete(&want.eips, &held.eips, TableOp::DeleteEip, &mut ops);
     delete(&want.pods, &held.pods, TableOp::DeletePod, &mut ops);
     delete(&want.neighbors, &held.neighbors, TableOp::DeleteNeighbor, &mut ops);
@@ -304,6 +285,17 @@ fn put<K: Ord + Copy, V: Eq + Copy>(
     ops: &mut Vec<TableOp>,
 ) {
     ops.extend(changed(want, held).map(|(key, row)| op(*key, *row)));
+}
+
+/// Rows of a direct table that `want` has otherwise, and those it lacks, which then hold nothing.
+fn put_direct<V: Eq + Copy + Default>(
+    want: &BTreeMap<u32, V>,
+    held: &BTreeMap<u32, V>,
+    op: fn(u32, V) -> TableOp,
+    ops: &mut Vec<TableOp>,
+) {
+    put(want, held, op, ops);
+    ops.extend(held.keys().filter(|row| !want.contains_key(row)).map(|row| op(*row, V::default())));
 }
 
 /// Rows of `held` that `want` lacks.

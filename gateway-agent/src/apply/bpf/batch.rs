@@ -83,18 +83,20 @@ impl<K: Pod, V: Pod> Batch<K, V> {
 }
 
 impl<K: Pod + Default, V: Pod + Default> Batch<K, V> {
-    /// Every row of a hash, in no order; of one whose keys nobody deletes meanwhile, each once.
+    /// The rows of a hash or an array that are to be kept, in no order; of a hash whose keys nobody deletes meanwhile, each
+    /// once.
     ///
     /// # Errors
     /// The kernel refused.
-    pub(super) fn rows(&self) -> io::Result<Vec<(K, V)>> {
+    pub(super) fn rows(&self, keep: impl Fn(&V) -> bool) -> io::Result<Vec<(K, V)>> {
         let mut rows = Vec::new();
         let (mut keys, mut values) = (vec![K::default(); CHUNK], vec![V::default(); CHUNK]);
         let mut from = None;
         // Each call goes on behind the buckets of the one before it, or has more room.
         loop {
             let (result, next, count) = self.lookup(from, &mut keys, &mut values);
-            rows.extend(keys.iter().copied().zip(values.iter().copied()).take(count));
+            let read = keys.iter().copied().zip(values.iter().copied()).take(count);
+            rows.extend(read.filter(|(_, value)| keep(value)));
             match result.map_err(|error| error.raw_os_error()) {
                 Ok(()) => from = Some(next),
                 Err(Some(libc::ENOENT)) => return Ok(rows),
@@ -119,7 +121,7 @@ impl<K: Pod + Default, V: Pod + Default> Batch<K, V> {
         attr.batch.keys = keys.as_mut_ptr() as u64;
         attr.batch.values = values.as_mut_ptr() as u64;
         // SAFETY: both slices have room for what the count says, in keys and values as large as the kernel takes them to be
-        // (`new`); a hash's position is 32 bits; any bytes make a `Pod`.
+        // (`new`); the position in a hash or array is 32 bits; any bytes make a `Pod`.
         let (result, count) = unsafe { call(bpf_cmd::BPF_MAP_LOOKUP_BATCH, &mut attr) };
         let count = match &result {
             Err(error) if error.raw_os_error() != Some(libc::ENOENT) => 0,

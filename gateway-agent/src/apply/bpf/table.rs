@@ -26,7 +26,7 @@ impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
 
     /// All rows.
     pub(super) fn read(&self) -> Result<BTreeMap<K, V>, BpfError> {
-        if let Some(Ok(rows)) = self.batch.as_ref().map(Batch::rows) {
+        if let Some(Ok(rows)) = self.batch.as_ref().map(|batch| batch.rows(|_| true)) {
             return Ok(rows.into_iter().collect());
         }
         self.single.iter().collect::<Result<_, _>>().map_err(BpfError::map(self.name))
@@ -68,13 +68,14 @@ impl<V: Pod + Default + PartialEq> Direct<V> {
 
     /// All rows that hold something.
     pub(super) fn read(&self) -> Result<BTreeMap<u32, V>, BpfError> {
-        let holds_something = |(_, row): &(u32, V)| *row != V::default();
-        if let Some(Ok(rows)) = self.batch.as_ref().map(Batch::rows) {
-            return Ok(rows.into_iter().filter(holds_something).collect());
+        let holds_something = |row: &V| *row != V::default();
+        if let Some(Ok(rows)) = self.batch.as_ref().map(|batch| batch.rows(holds_something)) {
+            return Ok(rows.into_iter().collect());
         }
         let rows = (0..self.single.len()).map(|key| Ok((key, self.single.get(&key, 0)?)));
-        let rows: Result<Vec<_>, MapError> = rows.collect();
-        Ok(rows.map_err(BpfError::map(self.name))?.into_iter().filter(holds_something).collect())
+        let kept = rows
+            .filter(|row: &Result<_, MapError>| row.as_ref().map_or(true, |(_, row)| holds_something(row)));
+        kept.collect::<Result<_, _>>().map_err(BpfError::map(self.name))
     }
 
     /// Writes rows, in their order. At an error, those before it are written.
