@@ -1,7 +1,6 @@
 //! The pinned tables and the agent's last word, read for [`inspect`](crate::inspect): works with or without a running
 //! agent.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 
 use nix::time::{ClockId, clock_gettime};
@@ -25,10 +24,7 @@ pub fn view(pin: &Path, state_dir: &Path) -> Result<View, BpfError> {
     };
     let tables = maps.read_sources()?;
     let slots = tables.eips.values().map(|eip| eip.slot).chain(tables.pods.values().map(|pod| pod.slot));
-    let mut eip_counters = BTreeMap::new();
-    for slot in slots {
-        eip_counters.insert(slot, maps.eip_counter(slot)?);
-    }
+    let eip_counters = maps.eip_counters(slots)?;
     let verdicts = maps.verdict_counters()?;
     Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), status })
 }

@@ -7,7 +7,7 @@ use gateway_common::addr::Prefix;
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
     Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL,
-    MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, name,
+    MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, direct_row, name,
 };
 
 use crate::desired::Datapath;
@@ -204,9 +204,10 @@ fn set<V: Default + PartialEq>(rows: &mut BTreeMap<u32, V>, key: u32, row: V) {
     }
 }
 
-/// A slot per EIP, of ascending `eips`: the one it holds, else the lowest that nobody holds, or, when there is none, that
-/// nobody wants.
+/// A slot per EIP, of ascending `eips`: the one it holds, else its direct row's number, where the fast path expects it, else
+/// the lowest that nobody holds, or, when there is none, that nobody wants.
 fn assign_slots(eips: &[Ipv4Addr], held: &Tables) -> HashMap<Ipv4Addr, u32> {
+    const { assert!(DIRECT_ROWS <= MAX_EIPS) }
     let held = held.slots();
     let mut slots = HashMap::with_capacity(eips.len());
     let (mut taken, mut known) = (vec![false; MAX_EIPS as usize], vec![false; MAX_EIPS as usize]);
@@ -221,7 +222,15 @@ fn assign_slots(eips: &[Ipv4Addr], held: &Tables) -> HashMap<Ipv4Addr, u32> {
             slots.insert(eip, slot);
         }
     }
-    let nobody_holds = (0..MAX_EIPS).filter(|slot| !known[*slot as usize]);
+    for eip in eips {
+        let direct = direct_row(eip.octets(), DIRECT_ROWS - 1);
+        let at = direct as usize;
+        if !known[at] && !taken[at] && !slots.contains_key(eip) {
+            taken[at] = true;
+            slots.insert(*eip, direct);
+        }
+    }
+    let nobody_holds = (0..MAX_EIPS).filter(|slot| !known[*slot as usize] && !taken[*slot as usize]);
     let nobody_wants = (0..MAX_EIPS).filter(|slot| known[*slot as usize] && !taken[*slot as usize]);
     let mut free = nobody_holds.chain(nobody_wants);
     for eip in eips {

@@ -6,14 +6,13 @@ use std::thread;
 
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
-use aya::maps::{HashMap, Map, MapData, PerCpuArray, PerCpuValues};
-use aya::util::nr_cpus;
+use aya::maps::{Array, HashMap, Map, MapData};
 use gateway_agent::apply::bpf::{BpfError, Maps, object};
 use gateway_agent::tables::{TableOp, Tables, diff};
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
     Config, DIRECT_ROWS, Eip, EipCounter, EipKey, MAX_EIPS, Neighbor, NeighborKey, Pod, PodKey, Vtep,
-    VtepKey, name,
+    VtepKey, counter_row, name,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
@@ -22,12 +21,18 @@ use seccompiler::{
 
 /// Several batches, the last one not full.
 const MANY: u32 = 10_000;
+/// CPUs that `eip_counters` has rows of: not those of this machine.
+const CPUS: u32 = 3;
 /// Commands of bpf(2): looking up, updating and deleting a batch.
 const BATCHES: [u64; 3] = [24, 26, 27];
 
 /// Fresh tables, `eips` with room for so many rows, and the ids of their maps.
 fn tables(eips: u32) -> Result<(Maps, BTreeMap<&'static str, u32>)> {
-    let mut ebpf = EbpfLoader::new().map_max_entries(name::EIPS, eips).load(&object(None)?)?;
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(name::EIPS, eips)
+        .map_max_entries(name::EIP_COUNTERS, counter_row(MAX_EIPS, CPUS, 0));
+    let mut ebpf = loader.load(&object(None)?)?;
     let mut taken = BTreeMap::new();
     for name in name::ALL {
         let map = ebpf.take_map(name).context(name)?;
@@ -160,18 +165,18 @@ fn deleting_goes_on_behind_rows_that_are_not_there() -> Result<()> {
 /// Counts in some slots, resets most of them; which of them still hold what was counted.
 fn reset() -> Result<Vec<u32>> {
     let (mut maps, ids) = tables(MAX_EIPS)?;
-    let mut counters: PerCpuArray<_, EipCounter> = by_id(ids[name::EIP_COUNTERS])?.try_into()?;
+    let mut counters: Array<_, EipCounter> = by_id(ids[name::EIP_COUNTERS])?.try_into()?;
     let counted = EipCounter { in_packets: 1, out_bytes: 2, last_seen_ns: 3, ..EipCounter::default() };
-    let cpus = nr_cpus().map_err(|(_, error)| error).context("number of CPUs")?;
     let slots = [0, 1, 4095, 4096, 7_000, MANY - 1, MANY, MAX_EIPS - 1];
     for slot in slots {
-        counters.set(slot, PerCpuValues::try_from(vec![counted; cpus])?, 0)?;
+        for cpu in 0..CPUS {
+            counters.set(counter_row(MAX_EIPS, cpu, slot), counted, 0)?;
+        }
     }
     maps.write(&(1..MANY).map(TableOp::ResetCounter).collect::<Vec<_>>())?;
     let mut left = Vec::new();
-    for slot in slots {
-        let counter = maps.eip_counter(slot)?;
-        let whole = EipCounter::total(vec![counted; cpus].iter());
+    let whole = EipCounter::total(&[counted; CPUS as usize]);
+    for (slot, counter) in maps.eip_counters(slots)? {
         assert!(counter == whole || counter == EipCounter::default(), "slot {slot}: {counter:?}");
         left.extend((counter == whole).then_some(slot));
     }

@@ -19,4 +19,4 @@ pub mod verdict;
 pub mod wire;
 
 /// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;

@@ -11,7 +11,7 @@ use crate::verdict::Verdict;
 /// Directory of the pins.
 pub const PIN_DIR: &str = "/sys/fs/bpf/eip-gateway";
 
-/// Capacity of `eips` and `pods`, and number of counter slots.
+/// Capacity of `eips` and `pods`, and number of slots in `eip_counters`.
 pub const MAX_EIPS: u32 = 65_536;
 /// Capacity of `vteps`.
 pub const MAX_VTEPS: u32 = 16_384;
@@ -21,6 +21,9 @@ pub const MAX_NEIGHBORS: u32 = 65_536;
 pub const MAX_INTERNAL: u32 = 16_384;
 /// Rows of each direct table: a power of two.
 pub const DIRECT_ROWS: u32 = 65_536;
+
+/// The object's variable for the slots that each CPU has in `eip_counters`, a u32: [`MAX_EIPS`] unless the loader sets it.
+pub const COUNTER_SLOTS: &str = "COUNTER_SLOTS";
 
 /// Names of the tables: file names of the pins and names of the BPF maps.
 pub mod name {
@@ -42,7 +45,7 @@ pub mod name {
     pub const DIRECT_NEIGHBORS: &str = "direct_neighbors";
     /// Row 0 → [`super::Config`], array.
     pub const CONFIG: &str = "config";
-    /// Slot → [`super::EipCounter`], per-CPU array.
+    /// [`super::counter_row`] → [`super::EipCounter`], array.
     pub const EIP_COUNTERS: &str = "eip_counters";
     /// [`crate::verdict::Verdict::row`] → [`super::VerdictCounter`], per-CPU array.
     pub const VERDICTS: &str = "verdicts";
@@ -96,7 +99,7 @@ rows! {
         pod_ip: [u8; 4],
         /// Tunnel endpoint of the pod's node; 0.0.0.0 for this node.
         vtep: [u8; 4],
-        /// Row in `eip_counters`.
+        /// Slot in `eip_counters`.
         slot: u32,
         /// Reserved, zero.
         flags: u32,
@@ -114,7 +117,7 @@ rows! {
         vtep: [u8; 4],
         /// Tunnel endpoint of the gateway; 0.0.0.0 when this node is the gateway.
         gateway: [u8; 4],
-        /// Row in `eip_counters`.
+        /// Slot in `eip_counters`.
         slot: u32,
         /// Reserved, zero.
         flags: u32,
@@ -160,7 +163,7 @@ rows! {
         pod_ip: [u8; 4],
         /// Tunnel endpoint of the pod's node.
         vtep: [u8; 4],
-        /// Row in `eip_counters`.
+        /// Slot in `eip_counters`.
         slot: u32,
         /// Interface towards the node; 0 when the fast path cannot send there: no next hop is known, or it is this node.
         ifindex: u32,
@@ -179,7 +182,7 @@ rows! {
         vtep: [u8; 4],
         /// Tunnel endpoint of the gateway, known as one; else 0.0.0.0.
         gateway: [u8; 4],
-        /// Row in `eip_counters`.
+        /// Slot in `eip_counters`.
         slot: u32,
     }
     /// Row of `direct_neighbors`.
@@ -228,8 +231,9 @@ rows! {
         /// Rows of each direct table minus one.
         direct_mask: u32,
     }
-    /// Row of `eip_counters`, one per CPU. Bytes are those of the inner frame, Ethernet header included.
-    EipCounter = 40 {
+    /// Row of `eip_counters`: what a CPU counted in a slot. Bytes are those of the inner frame, Ethernet header included. As long
+    /// as a cache line, so that counting is one miss at most, and no CPU waits for another's.
+    EipCounter = 64 {
         /// Packets to the pod.
         in_packets: u64,
         /// Bytes to the pod.
@@ -240,6 +244,8 @@ rows! {
         out_bytes: u64,
         /// CLOCK_MONOTONIC_COARSE of the last packet, nanoseconds, good to a few milliseconds; 0 for never.
         last_seen_ns: u64,
+        /// Zero.
+        reserved: [u64; 3],
     }
     /// Row of `verdicts`, one per CPU. Bytes are those of the frame as it arrived at the hook.
     VerdictCounter = 16 {
@@ -284,6 +290,13 @@ pub const CONFIG_ALL_PODS_DIRECT: u32 = 128;
 #[inline(always)]
 pub const fn direct_row(addr: [u8; 4], mask: u32) -> u32 {
     u32::from_be_bytes(addr) & mask
+}
+
+/// Row in `eip_counters` of a CPU's slot, where each CPU has so many; all rows are as many as those before the CPU that is not
+/// there. A plain array: the kernel's per-CPU arrays keep each row behind a pointer, which is one miss more.
+#[inline(always)]
+pub const fn counter_row(slots: u32, cpu: u32, slot: u32) -> u32 {
+    cpu.wrapping_mul(slots).wrapping_add(slot)
 }
 
 impl Eip {
@@ -336,6 +349,7 @@ impl EipCounter {
             out_packets: sum.out_packets + cpu.out_packets,
             out_bytes: sum.out_bytes + cpu.out_bytes,
             last_seen_ns: sum.last_seen_ns.max(cpu.last_seen_ns),
+            reserved: [0; 3],
         })
     }
 }

@@ -1,14 +1,17 @@
 //! The tables: the only statics, and the datapath's view of them.
 #![expect(unsafe_code, reason = "dereferences what the kernel's map look-ups return")]
 
+use core::ptr::{addr_of, read_volatile};
+
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
-use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
     Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
     Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
-    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey,
+    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};
@@ -24,7 +27,7 @@ static NEIGHBORS: HashMap<NeighborKey, Neighbor, { MAX_NEIGHBORS as usize }> = H
 #[btf_map(name = "internal")]
 static INTERNAL: LpmTrie<[u8; 4], Internal, { MAX_INTERNAL as usize }> = LpmTrie::new();
 #[btf_map(name = "direct_eips")]
-static DIRECT_EIPS: Array<DirectEip, { DIRECT_ROWS as usize }> = Array::new();
+static DIRECT_EIPS: Array<DirectEip, { DIRECT_ROWS as usize }, PAGE_ALIGNED> = Array::new();
 #[btf_map(name = "direct_pods")]
 static DIRECT_PODS: Array<DirectPod, { DIRECT_ROWS as usize }> = Array::new();
 #[btf_map(name = "direct_neighbors")]
@@ -32,13 +35,30 @@ static DIRECT_NEIGHBORS: Array<DirectNeighbor, { DIRECT_ROWS as usize }> = Array
 #[btf_map(name = "config")]
 static CONFIG: Array<Config, 1> = Array::new();
 #[btf_map(name = "eip_counters")]
-static EIP_COUNTERS: PerCpuArray<EipCounter, { MAX_EIPS as usize }> = PerCpuArray::new();
+static EIP_COUNTERS: Array<EipCounter, { MAX_EIPS as usize }, PAGE_ALIGNED> = Array::new();
 #[btf_map(name = "clock")]
 static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
 #[btf_map(name = "verdicts")]
 static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
 #[btf_map(name = "errors")]
 static ERRORS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
+
+/// Rows that start at a page, so that none of a power of two of bytes straddles cache lines: Linux puts those there that
+/// programs may map.
+const PAGE_ALIGNED: usize = BPF_F_MMAPABLE as usize;
+
+/// Slots that each CPU has in `eip_counters`. The loader may set it, and gives the table its rows.
+#[unsafe(no_mangle)]
+static COUNTER_SLOTS: u32 = MAX_EIPS;
+
+/// This CPU's row of `eip_counters`.
+#[inline(always)]
+fn counter(slot: u32) -> Option<*mut EipCounter> {
+    // SAFETY: a static of ours, read as it is when the program runs and not as it was when it was compiled; a helper without
+    // pointers.
+    let (slots, cpu) = unsafe { (read_volatile(addr_of!(COUNTER_SLOTS)), bpf_get_smp_processor_id()) };
+    EIP_COUNTERS.get_ptr_mut(counter_row(slots, cpu, slot))
+}
 
 /// The coarse clock as this CPU last read it, and in which tick that was.
 struct Clock {
@@ -135,8 +155,16 @@ impl Env for Tables {
     }
 
     #[inline(always)]
+    fn expect_count(&self, slot: u32) {
+        if let Some(row) = counter(slot) {
+            // SAFETY: this CPU's row. Volatile, as nobody wants what is read.
+            unsafe { read_volatile(addr_of!((*row).in_packets)) };
+        }
+    }
+
+    #[inline(always)]
     fn count_eip(&self, slot: u32, direction: Direction, packets: u32, bytes: u32) {
-        let Some(row) = EIP_COUNTERS.get_ptr_mut(slot) else { return };
+        let Some(row) = counter(slot) else { return };
         let (packets, bytes) = (u64::from(packets), u64::from(bytes));
         // SAFETY: this CPU's row; programs are not preempted by one another on it.
         unsafe {

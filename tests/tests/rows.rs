@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
+use std::thread;
 use std::time::Duration;
 
 use gateway_common::tables::VerdictCounter;
@@ -163,11 +164,44 @@ fn errors_are_limited_on_the_host() {
     }
 }
 
+/// Binds this thread to a CPU.
+fn pin(cpu: usize) {
+    let mut only = CpuSet::new();
+    only.set(cpu).expect("a CPU");
+    sched_setaffinity(Pid::from_raw(0), &only).expect("this thread stays on one CPU");
+}
+
+/// What is counted of EIPs is counted where no other CPU counts.
+fn each_cpu_counts_in_rows_of_its_own(kind: Kind) {
+    let mut kernel = Kernel::load(kind).expect("the programs load");
+    let row = rows::all().into_iter().find(|row| row.counters.len() == 1 && row.is_for(&kernel));
+    let row = row.expect("a row that counts in one slot");
+    let cpus = thread::available_parallelism().expect("the number of CPUs").get();
+    for cpu in 0..cpus {
+        pin(cpu);
+        kernel.run(row.hook, &row.tables, &row.frame).expect("the kernel runs it");
+    }
+    let (slot, counter) = row.counters.first_key_value().expect("one slot");
+    for cpu in 0..cpus {
+        let rows = kernel.counted_by(cpu as u32).expect("its rows");
+        let counted = rows.get(*slot as usize).map(|row| (row.in_packets, row.out_packets));
+        assert_eq!(counted, Some((counter.in_packets, counter.out_packets)), "CPU {cpu}");
+    }
+}
+
+#[test]
+fn each_cpu_counts_in_rows_of_its_own_in_xdp() {
+    each_cpu_counts_in_rows_of_its_own(Kind::Xdp);
+}
+
+#[test]
+fn each_cpu_counts_in_rows_of_its_own_in_tc() {
+    each_cpu_counts_in_rows_of_its_own(Kind::Tc);
+}
+
 fn errors_are_limited_in(kind: Kind) {
     // The budget is a CPU's.
-    let mut cpu = CpuSet::new();
-    cpu.set(0).expect("CPU 0");
-    sched_setaffinity(Pid::from_raw(0), &cpu).expect("this thread stays on CPU 0");
+    pin(0);
     let mut kernel = Kernel::load(kind).expect("the programs load");
     kernel.fill(&limit::limited(3)).expect("the tables are filled");
     three_errors_a_second(

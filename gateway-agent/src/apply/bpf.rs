@@ -1,11 +1,13 @@
 //! The BPF object, and the pinned tables it shares with us.
 
 mod batch;
+mod counters;
 mod object;
 mod pins;
 mod table;
 mod write;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,12 +18,12 @@ use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::addr::Prefix;
 use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal, Neighbor, NeighborKey,
-    Pod, PodKey, VerdictCounter, Vtep, VtepKey, name,
+    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal, MAX_EIPS, Neighbor,
+    NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey, counter_row, name,
 };
 use tracing::warn;
 
-use self::batch::Batch;
+use self::counters::Counters;
 use self::table::Table;
 use super::causes;
 use crate::tables::{TableFull, Tables};
@@ -54,6 +56,14 @@ pub enum BpfError {
     Load {
         /// Cause.
         source: EbpfError,
+    },
+    /// The kernel does not say how many CPUs there may be.
+    #[error("cannot read {path}: {source}; mount sysfs: mount -t sysfs sysfs /sys")]
+    Cpus {
+        /// What was read.
+        path: &'static str,
+        /// Cause.
+        source: io::Error,
     },
     /// The object is not of this agent.
     #[error("the BPF object has no map {name}; build it anew by `cargo xtask build`")]
@@ -113,9 +123,7 @@ pub struct Maps {
     direct_pods: table::Direct<DirectPod>,
     direct_neighbors: table::Direct<DirectNeighbor>,
     config: Array<MapData, Config>,
-    eip_counters: PerCpuArray<MapData, EipCounter>,
-    /// `eip_counters` again; `None` where it cannot be had.
-    counter_batch: Option<Batch<u32, EipCounter>>,
+    eip_counters: Counters,
     verdicts: PerCpuArray<MapData, VerdictCounter>,
 }
 
@@ -133,11 +141,14 @@ pub struct Loaded {
 /// # Errors
 /// [`BpfError`].
 pub fn load(object: &[u8], pin: &Path) -> Result<Loaded, BpfError> {
-    if let Some(difference) = pins::incompatible(pin)? {
+    let cpus = nr_cpus().map_err(|(path, source)| BpfError::Cpus { path, source })?;
+    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
+    if let Some(difference) = pins::incompatible(pin, cpus)? {
         warn!(pin = %pin.display(), difference, "the pinned tables are of another version and are replaced");
         remove_maps(pin)?;
     }
     let mut loader = EbpfLoader::new();
+    loader.map_max_entries(name::EIP_COUNTERS, counter_row(MAX_EIPS, cpus, 0));
     for map in name::ALL {
         loader.map_pin_path(map, pin.join(map));
     }
@@ -152,11 +163,6 @@ impl Maps {
     /// # Errors
     /// One of them is not to be had, or not of the type and size it should be: [`BpfError::Map`].
     pub fn new(mut get: impl FnMut(&'static str) -> Result<Map, BpfError>) -> Result<Self, BpfError> {
-        let counters = get(name::EIP_COUNTERS)?;
-        let counter_batch = match (&counters, nr_cpus()) {
-            (Map::PerCpuArray(data), Ok(cpus)) => Batch::new(data, cpus).ok(),
-            _ => None,
-        };
         Ok(Self {
             eips: Table::new(name::EIPS, get(name::EIPS)?)?,
             pods: Table::new(name::PODS, get(name::PODS)?)?,
@@ -167,8 +173,7 @@ impl Maps {
             direct_pods: table::Direct::new(name::DIRECT_PODS, get(name::DIRECT_PODS)?)?,
             direct_neighbors: table::Direct::new(name::DIRECT_NEIGHBORS, get(name::DIRECT_NEIGHBORS)?)?,
             config: typed(name::CONFIG, get(name::CONFIG)?)?,
-            eip_counters: typed(name::EIP_COUNTERS, counters)?,
-            counter_batch,
+            eip_counters: Counters::new(get(name::EIP_COUNTERS)?)?,
             verdicts: typed(name::VERDICTS, get(name::VERDICTS)?)?,
         })
     }
@@ -220,13 +225,15 @@ impl Maps {
         })
     }
 
-    /// The counter of a slot, summed over the CPUs.
+    /// The counters of slots, each summed over the CPUs.
     ///
     /// # Errors
-    /// [`BpfError::Map`], also for a slot past the last.
-    pub fn eip_counter(&self, slot: u32) -> Result<EipCounter, BpfError> {
-        let rows = self.eip_counters.get(&slot, 0).map_err(BpfError::map(name::EIP_COUNTERS))?;
-        Ok(EipCounter::total(rows.iter()))
+    /// [`BpfError::Map`].
+    pub fn eip_counters(
+        &self,
+        slots: impl IntoIterator<Item = u32>,
+    ) -> Result<BTreeMap<u32, EipCounter>, BpfError> {
+        self.eip_counters.read(slots)
     }
 
     /// All counters of verdicts, by row, summed over the CPUs.

@@ -72,6 +72,7 @@ fn gateway() -> View {
         out_packets: 4,
         out_bytes: 392,
         last_seen_ns: 1_000_000_000,
+        ..EipCounter::default()
     };
     let mut verdicts = vec![VerdictCounter::default(); Verdict::COUNT];
     verdicts[Verdict::ArpReply.row() as usize] = VerdictCounter { packets: 2, bytes: 84 };

@@ -45,10 +45,9 @@ impl Pinned {
         let of_pods = tables.pods.values().map(|pod| (Ipv4Addr::from(pod.eip), pod.slot));
         let of_eips = tables.eips.iter().map(|(key, eip)| (Ipv4Addr::from(key.eip), eip.slot));
         let slots: BTreeMap<Ipv4Addr, u32> = of_pods.chain(of_eips).collect();
-        let mut eips = BTreeMap::new();
-        for (eip, slot) in slots {
-            eips.insert(eip, maps.eip_counter(slot)?);
-        }
+        let counters = maps.eip_counters(slots.values().copied())?;
+        let counter = |slot| counters.get(slot).copied().unwrap_or_default();
+        let eips = slots.iter().map(|(eip, slot)| (*eip, counter(slot))).collect();
         Ok(Scrape { eips, verdicts: maps.verdict_counters()?, tables })
     }
 }

@@ -19,8 +19,14 @@ impl Collector for Fixed {
 
 fn scrape() -> Scrape {
     let mut scrape = Scrape::default();
-    let counter =
-        EipCounter { in_packets: 3, in_bytes: 300, out_packets: 4, out_bytes: 400, last_seen_ns: 1 };
+    let counter = EipCounter {
+        in_packets: 3,
+        in_bytes: 300,
+        out_packets: 4,
+        out_bytes: 400,
+        last_seen_ns: 1,
+        ..EipCounter::default()
+    };
     scrape.eips.insert(Ipv4Addr::new(192, 168, 100, 101), counter);
     scrape.verdicts = vec![Default::default(); gateway_common::verdict::Verdict::COUNT];
     scrape.verdicts[0].packets = 7;
@@ -51,7 +57,7 @@ fn exposition() -> Exposition {
 fn the_text_says_what_was_noted_and_what_the_tables_hold() {
     let text = exposition().text().unwrap();
     for line in [
-        r#"eip_gateway_build_info{version="0.1.0",abi="3"} 1"#,
+        r#"eip_gateway_build_info{version="0.1.0",abi="4"} 1"#,
         r#"eip_gateway_eips{state="bound"} 0"#,
         r#"eip_gateway_eips{state="refused"} 1"#,
         r#"eip_gateway_eips{state="conflict"} 0"#,

@@ -83,27 +83,44 @@ fn a_row_says_where_pod_and_gateway_are() {
     datapath.pods.insert(pod(11), PodRow { eip: eip(102), vtep: None, gateway: Some([10, 0, 0, 1].into()) });
     let tables = rows(&datapath, &Tables::default()).unwrap();
     let row = tables.eips[&EipKey { eip: [192, 168, 100, 101] }];
-    assert_eq!(row, Eip { pod_ip: [10, 244, 1, 10], vtep: [10, 0, 0, 11], slot: 0, flags: 0 });
+    assert_eq!(row, Eip { pod_ip: [10, 244, 1, 10], vtep: [10, 0, 0, 11], slot: 100 << 8 | 101, flags: 0 });
     let row = tables.pods[&PodKey { pod_ip: [10, 244, 1, 10] }];
-    assert_eq!((row.eip, row.vtep, row.gateway, row.slot), ([192, 168, 100, 101], [10, 0, 0, 11], [0; 4], 0));
+    assert_eq!(
+        (row.eip, row.vtep, row.gateway, row.slot),
+        ([192, 168, 100, 101], [10, 0, 0, 11], [0; 4], 100 << 8 | 101)
+    );
     let row = tables.pods[&PodKey { pod_ip: [10, 244, 1, 11] }];
-    assert_eq!((row.vtep, row.gateway, row.slot), ([0; 4], [10, 0, 0, 1], 1));
+    assert_eq!((row.vtep, row.gateway, row.slot), ([0; 4], [10, 0, 0, 1], 100 << 8 | 102));
     assert_eq!(tables.neighbors[&NeighborKey { addr: eip(1).octets() }].mac, [2; 6]);
     assert!(tables.internal.contains(&"10.244.1.0/24".parse().unwrap()));
     assert_eq!(tables.served(), BTreeMap::from([(eip(101), pod(10)), (eip(102), pod(11))]));
 }
 
 #[test]
-fn an_eip_keeps_its_slot_and_a_new_one_takes_the_lowest_free() {
+fn an_eip_keeps_its_slot_and_a_new_one_takes_that_of_its_direct_row() {
+    // 192.168.100.101, whose low 16 bits are 100.101.
+    let of = |last: u32| 100 << 8 | last;
     let first = rows(&gateway(&[(101, 10), (102, 11)]), &Tables::default()).unwrap();
-    assert_eq!(slots(&first), [(101, 0), (102, 1)]);
-    let second = rows(&gateway(&[(100, 12), (102, 11)]), &first).unwrap();
-    assert_eq!(slots(&second), [(100, 2), (102, 1)], "slot 0 is still counted into until its row is gone");
-    let third = rows(&gateway(&[(99, 13), (100, 12), (102, 11)]), &second).unwrap();
-    assert_eq!(slots(&third), [(99, 0), (100, 2), (102, 1)]);
+    assert_eq!(slots(&first), [(101, of(101)), (102, of(102))]);
+    let mut held = first.clone();
+    held.eips.get_mut(&EipKey { eip: [192, 168, 100, 102] }).unwrap().slot = 5;
+    held.pods.get_mut(&PodKey { pod_ip: [10, 244, 1, 11] }).unwrap().slot = 5;
+    let second = rows(&gateway(&[(100, 12), (102, 11)]), &held).unwrap();
+    assert_eq!(slots(&second), [(100, of(100)), (102, 5)]);
     // A worker has no row of `eips`; the pod may have changed its address.
-    let worker = Tables { eips: BTreeMap::new(), ..third };
-    assert_eq!(slots(&rows(&gateway(&[(100, 9)]), &worker).unwrap()), [(100, 2)]);
+    let worker = Tables { eips: BTreeMap::new(), ..second };
+    assert_eq!(slots(&rows(&gateway(&[(102, 9)]), &worker).unwrap()), [(102, 5)]);
+}
+
+#[test]
+fn an_eip_whose_direct_row_is_another_ones_slot_takes_the_lowest_free() {
+    let mut held = rows(&gateway(&[(101, 10)]), &Tables::default()).unwrap();
+    held.eips.values_mut().for_each(|row| row.slot = 100 << 8 | 102);
+    held.pods.values_mut().for_each(|row| row.slot = 100 << 8 | 102);
+    let both = rows(&gateway(&[(101, 10), (102, 11)]), &held).unwrap();
+    assert_eq!(slots(&both), [(101, 100 << 8 | 102), (102, 0)]);
+    let other = rows(&gateway(&[(102, 11)]), &held).unwrap();
+    assert_eq!(slots(&other), [(102, 0)], "that slot is still counted into until its row is gone");
 }
 
 #[test]
@@ -112,7 +129,7 @@ fn slots_that_two_eips_hold_are_told_apart() {
     held.eips.values_mut().for_each(|row| row.slot = 7);
     held.pods.values_mut().for_each(|row| row.slot = 7);
     let want = rows(&gateway(&[(101, 10), (102, 11)]), &held).unwrap();
-    assert_eq!(slots(&want), [(101, 7), (102, 0)]);
+    assert_eq!(slots(&want), [(101, 7), (102, 100 << 8 | 102)]);
 }
 
 #[test]
@@ -143,10 +160,13 @@ fn writes_come_in_an_order_that_mistreats_no_packet() {
     let none = Tables::default();
     let one = rows(&gateway(&[(101, 10)]), &none).unwrap();
     assert_eq!(steps(&one, &one), [""; 0]);
-    assert_eq!(steps(&one, &none), ["reset 0", "put pod 10 101", "put eip 101 10", "put config"]);
+    assert_eq!(steps(&one, &none), ["reset 25701", "put pod 10 101", "put eip 101 10", "put config"]);
     assert_eq!(steps(&none, &one), ["clear config", "delete eip 101", "delete pod 10"]);
     let other_eip = rows(&gateway(&[(102, 10)]), &one).unwrap();
-    assert_eq!(steps(&other_eip, &one), ["reset 1", "put pod 10 102", "put eip 102 10", "delete eip 101"]);
+    assert_eq!(
+        steps(&other_eip, &one),
+        ["reset 25702", "put pod 10 102", "put eip 102 10", "delete eip 101"]
+    );
     let other_pod = rows(&gateway(&[(101, 11)]), &one).unwrap();
     assert_eq!(steps(&other_pod, &one), ["put pod 11 101", "put eip 101 11", "delete pod 10"]);
 }

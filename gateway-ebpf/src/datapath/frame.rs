@@ -123,6 +123,8 @@ pub trait Env {
     fn take_error(&self, per_second: u32) -> bool;
     /// Adds to a row of `verdicts`.
     fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32);
+    /// Says that an EIP of this slot is about to be counted, so that its row is on its way from memory. It need not be.
+    fn expect_count(&self, slot: u32);
     /// Adds to a row of `eip_counters`.
     fn count_eip(&self, slot: u32, direction: Direction, packets: u32, bytes: u32);
 }

@@ -12,7 +12,8 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, DIRECT_ROWS, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter, name,
+    COUNTER_SLOTS, Config, DIRECT_ROWS, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter,
+    counter_row, name,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::Hook;
@@ -56,13 +57,20 @@ fn open(path: &Path, eips: u32) -> Result<Ebpf> {
     let bytes = std::fs::read(path)
         .with_context(|| format!("{} is missing: run `cargo xtask build --ebpf-only`", path.display()))?;
     let mut loader = EbpfLoader::new();
-    for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
+    loader.override_global(COUNTER_SLOTS, &eips, true);
+    loader.map_max_entries(name::EIP_COUNTERS, counter_row(eips, possible_cpus()?, 0));
+    for table in [name::EIPS, name::PODS] {
         loader.map_max_entries(table, eips);
     }
     for table in [name::DIRECT_EIPS, name::DIRECT_PODS, name::DIRECT_NEIGHBORS] {
         loader.map_max_entries(table, eips.max(DIRECT_ROWS));
     }
     Ok(loader.load(&bytes)?)
+}
+
+fn possible_cpus() -> Result<u32> {
+    let cpus = nr_cpus().map_err(|(_, error)| error).context("the number of CPUs")?;
+    Ok(u32::try_from(cpus)?)
 }
 
 /// Loads one program alone; how many instructions the verifier went through until it was content.
@@ -175,8 +183,7 @@ impl Kernel {
         self.direct = direct;
         let mut errors: PerCpuArray<_, ErrorBudget> =
             PerCpuArray::try_from(object.map_mut(name::ERRORS).context(name::ERRORS)?)?;
-        let cpus = nr_cpus().map_err(|(_, error)| error)?;
-        errors.set(0, PerCpuValues::try_from(vec![tables.errors; cpus])?, 0)?;
+        errors.set(0, PerCpuValues::try_from(vec![tables.errors; possible_cpus()? as usize])?, 0)?;
         replace(HashMap::try_from(object.map_mut(name::EIPS).context(name::EIPS)?)?, &tables.eips)?;
         replace(HashMap::try_from(object.map_mut(name::PODS).context(name::PODS)?)?, &tables.pods)?;
         replace(HashMap::try_from(object.map_mut(name::VTEPS).context(name::VTEPS)?)?, &tables.vteps)?;
@@ -202,16 +209,24 @@ impl Kernel {
     fn read_counters(&self) -> Result<Counters> {
         let verdicts: PerCpuArray<_, VerdictCounter> =
             PerCpuArray::try_from(self.object.map(name::VERDICTS).context(name::VERDICTS)?)?;
-        let eips: PerCpuArray<_, EipCounter> =
-            PerCpuArray::try_from(self.object.map(name::EIP_COUNTERS).context(name::EIP_COUNTERS)?)?;
         let verdicts = Verdict::ALL
             .iter()
             .map(|verdict| Ok(VerdictCounter::total(verdicts.get(&verdict.row(), 0)?.iter())))
             .collect::<Result<_>>()?;
-        let eips = (0..WATCHED_SLOTS)
-            .map(|slot| Ok(EipCounter::total(eips.get(&slot, 0)?.iter())))
-            .collect::<Result<_>>()?;
-        Ok((verdicts, eips))
+        let cpus: Vec<_> = (0..possible_cpus()?).map(|cpu| self.counted_by(cpu)).collect::<Result<_>>()?;
+        let total = |slot: u32| EipCounter::total(cpus.iter().filter_map(|rows| rows.get(slot as usize)));
+        Ok((verdicts, (0..WATCHED_SLOTS).map(total).collect()))
+    }
+
+    /// What a CPU has counted in each of the watched slots.
+    ///
+    /// # Errors
+    /// There is no such CPU, or the kernel refused.
+    pub fn counted_by(&self, cpu: u32) -> Result<Vec<EipCounter>> {
+        let rows: Array<_, EipCounter> =
+            Array::try_from(self.object.map(name::EIP_COUNTERS).context(name::EIP_COUNTERS)?)?;
+        let slots = rows.len() / possible_cpus()?;
+        (0..WATCHED_SLOTS).map(|slot| Ok(rows.get(&counter_row(slots, cpu, slot), 0)?)).collect()
     }
 
     fn test_run(&mut self, hook: Hook, frame: &[u8]) -> Result<(Coarse, Vec<u8>)> {
@@ -285,6 +300,7 @@ fn eip_change(before: &EipCounter, after: &EipCounter) -> EipCounter {
         out_packets: after.out_packets - before.out_packets,
         out_bytes: after.out_bytes - before.out_bytes,
         last_seen_ns: 0,
+        reserved: [0; 3],
     }
 }
 

@@ -18,35 +18,33 @@ use aya_obj::generated::{bpf_attr, bpf_cmd};
 /// Rows of one call: enough that the call itself costs nothing, few enough to stay in the cache.
 pub(super) const CHUNK: usize = 4096;
 
-/// A map with keys `K` and values `V`, a number of values to a key.
+/// A map with keys `K` and values `V`.
 #[derive(Debug)]
 pub(super) struct Batch<K, V> {
     fd: OwnedFd,
-    values_per_key: usize,
     rows: PhantomData<fn(K) -> V>,
 }
 
 impl<K: Pod, V: Pod> Batch<K, V> {
-    /// A map that has `values_per_key` values to a key: one, or in per-CPU maps one per possible CPU.
-    pub(super) fn new(map: &MapData, values_per_key: usize) -> Result<Self, MapError> {
+    /// A map that has one value to a key: none of the per-CPU ones.
+    pub(super) fn new(map: &MapData) -> Result<Self, MapError> {
         let info = map.info()?;
         let (size, expected) = (size_of::<K>(), info.key_size() as usize);
         if size != expected {
             return Err(MapError::InvalidKeySize { size, expected });
         }
         let (size, expected) = (size_of::<V>(), info.value_size() as usize);
-        // Per CPU, the kernel rounds a value up to eight bytes.
-        if size != expected || (values_per_key > 1 && !size.is_multiple_of(8)) {
+        if size != expected {
             return Err(MapError::InvalidValueSize { size, expected });
         }
         let fd = map.fd().as_fd().try_clone_to_owned()?;
-        Ok(Self { fd, values_per_key, rows: PhantomData })
+        Ok(Self { fd, rows: PhantomData })
     }
 
     /// Writes rows. Returns how many went in, the first ones; fewer than given where the kernel stopped, whatever the
     /// reason: it says so when asked for the next one alone.
     pub(super) fn update(&self, keys: &[K], values: &[V]) -> usize {
-        let count = keys.len().min(values.len() / self.values_per_key);
+        let count = keys.len().min(values.len());
         self.change(bpf_cmd::BPF_MAP_UPDATE_BATCH, &keys[..count], values.as_ptr())
     }
 
@@ -107,6 +105,22 @@ impl<K: Pod + Default, V: Pod + Default> Batch<K, V> {
                 }
                 Err(errno) => return Err(io::Error::from_raw_os_error(errno.unwrap_or(libc::EIO))),
             }
+        }
+    }
+
+    /// Rows of an array, so many from one on.
+    ///
+    /// # Errors
+    /// The kernel refused, or there are not so many.
+    pub(super) fn range(&self, first: u32, count: u32) -> io::Result<Vec<V>> {
+        let count = count as usize;
+        let (mut keys, mut values) = (vec![K::default(); count], vec![V::default(); count]);
+        // An array goes on behind the row that it is told.
+        let (result, _, read) = self.lookup(first.checked_sub(1), &mut keys, &mut values);
+        match result {
+            // Past the last.
+            Err(error) if read < count => Err(error),
+            _ => Ok(values),
         }
     }
 

@@ -10,7 +10,7 @@ use gateway_common::ABI_VERSION;
 use gateway_common::tables::{
     Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
     Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
-    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, name,
+    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -91,27 +91,29 @@ const fn shape<K, V>(capacity: u32) -> Shape {
     (size_of::<K>() as u32, size_of::<V>() as u32, capacity)
 }
 
-const SHAPES: [(&str, Shape); 12] = [
-    (name::EIPS, shape::<EipKey, Eip>(MAX_EIPS)),
-    (name::PODS, shape::<PodKey, Pod>(MAX_EIPS)),
-    (name::VTEPS, shape::<VtepKey, Vtep>(MAX_VTEPS)),
-    (name::NEIGHBORS, shape::<NeighborKey, Neighbor>(MAX_NEIGHBORS)),
-    (name::INTERNAL, shape::<[u32; 2], Internal>(MAX_INTERNAL)),
-    (name::DIRECT_EIPS, shape::<u32, DirectEip>(DIRECT_ROWS)),
-    (name::DIRECT_PODS, shape::<u32, DirectPod>(DIRECT_ROWS)),
-    (name::DIRECT_NEIGHBORS, shape::<u32, DirectNeighbor>(DIRECT_ROWS)),
-    (name::CONFIG, shape::<u32, Config>(1)),
-    (name::EIP_COUNTERS, shape::<u32, EipCounter>(MAX_EIPS)),
-    (name::VERDICTS, shape::<u32, VerdictCounter>(VERDICT_ROWS)),
-    (name::ERRORS, shape::<u32, ErrorBudget>(1)),
-];
+fn shapes(cpus: u32) -> [(&'static str, Shape); 12] {
+    [
+        (name::EIPS, shape::<EipKey, Eip>(MAX_EIPS)),
+        (name::PODS, shape::<PodKey, Pod>(MAX_EIPS)),
+        (name::VTEPS, shape::<VtepKey, Vtep>(MAX_VTEPS)),
+        (name::NEIGHBORS, shape::<NeighborKey, Neighbor>(MAX_NEIGHBORS)),
+        (name::INTERNAL, shape::<[u32; 2], Internal>(MAX_INTERNAL)),
+        (name::DIRECT_EIPS, shape::<u32, DirectEip>(DIRECT_ROWS)),
+        (name::DIRECT_PODS, shape::<u32, DirectPod>(DIRECT_ROWS)),
+        (name::DIRECT_NEIGHBORS, shape::<u32, DirectNeighbor>(DIRECT_ROWS)),
+        (name::CONFIG, shape::<u32, Config>(1)),
+        (name::EIP_COUNTERS, shape::<u32, EipCounter>(counter_row(MAX_EIPS, cpus, 0))),
+        (name::VERDICTS, shape::<u32, VerdictCounter>(VERDICT_ROWS)),
+        (name::ERRORS, shape::<u32, ErrorBudget>(1)),
+    ]
+}
 
-/// What makes the pinned tables useless for this agent; `None` when nothing does.
+/// What makes the pinned tables useless for this agent on a machine that may have so many CPUs; `None` when nothing does.
 ///
 /// # Errors
 /// [`BpfError::Map`] when a pin cannot be opened.
-pub(super) fn incompatible(pin: &Path) -> Result<Option<String>, BpfError> {
-    for (map, expected) in SHAPES {
+pub(super) fn incompatible(pin: &Path, cpus: u32) -> Result<Option<String>, BpfError> {
+    for (map, expected) in shapes(cpus) {
         let path = pin.join(map);
         if !path.exists() {
             continue;

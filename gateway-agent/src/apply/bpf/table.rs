@@ -20,7 +20,7 @@ pub(super) struct Table<K, V> {
 impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
     /// The hash of this name.
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, BpfError> {
-        let batch = if let Map::HashMap(data) = &map { Batch::new(data, 1).ok() } else { None };
+        let batch = if let Map::HashMap(data) = &map { Batch::new(data).ok() } else { None };
         Ok(Self { name, batch, single: HashMap::try_from(map).map_err(BpfError::map(name))? })
     }
 
@@ -62,8 +62,22 @@ pub(super) struct Direct<V: Pod> {
 impl<V: Pod + Default + PartialEq> Direct<V> {
     /// The array of this name.
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, BpfError> {
-        let batch = if let Map::Array(data) = &map { Batch::new(data, 1).ok() } else { None };
+        let batch = if let Map::Array(data) = &map { Batch::new(data).ok() } else { None };
         Ok(Self { name, batch, single: Array::try_from(map).map_err(BpfError::map(name))? })
+    }
+
+    /// Number of rows.
+    pub(super) fn len(&self) -> u32 {
+        self.single.len()
+    }
+
+    /// So many rows from one on.
+    pub(super) fn range(&self, first: u32, count: u32) -> Result<Vec<V>, BpfError> {
+        if let Some(Ok(rows)) = self.batch.as_ref().map(|batch| batch.range(first, count)) {
+            return Ok(rows);
+        }
+        let rows = (first..).zip(0..count).map(|(row, _)| self.single.get(&row, 0));
+        rows.collect::<Result<_, _>>().map_err(BpfError::map(self.name))
     }
 
     /// All rows that hold something.

@@ -3,12 +3,9 @@
 use std::mem::discriminant;
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{MapError, PerCpuValues};
-use aya::util::nr_cpus;
 use gateway_common::addr::Prefix;
-use gateway_common::tables::{Config, EipCounter, Internal, name};
+use gateway_common::tables::{Config, Internal, name};
 
-use super::batch::CHUNK;
 use super::table::absent_is_fine;
 use super::{BpfError, Maps};
 use crate::tables::TableOp;
@@ -37,7 +34,7 @@ impl Maps {
         match first {
             TableOp::ClearConfig => self.put_config(Config::default()),
             TableOp::PutConfig(_) => each!(run, PutConfig(row)).try_for_each(|row| self.put_config(row)),
-            TableOp::ResetCounter(_) => self.reset_counters(each!(run, ResetCounter(slot)).collect()),
+            TableOp::ResetCounter(_) => self.eip_counters.reset(each!(run, ResetCounter(slot))),
             TableOp::PutVtep(..) => self.vteps.put(each!(run, PutVtep(key, row))),
             TableOp::DeleteVtep(_) => self.vteps.delete(each!(run, DeleteVtep(key))),
             TableOp::PutInternal(_) => each!(run, PutInternal(prefix)).try_for_each(|prefix| {
@@ -63,22 +60,6 @@ impl Maps {
 
     fn put_config(&mut self, row: Config) -> Result<(), BpfError> {
         self.config.set(0, row, 0).map_err(BpfError::map(name::CONFIG))
-    }
-
-    fn reset_counters(&mut self, slots: Vec<u32>) -> Result<(), BpfError> {
-        let failed = BpfError::map(name::EIP_COUNTERS);
-        let cpus = nr_cpus().map_err(|(_, error)| failed(MapError::IoError(error)))?;
-        for slots in slots.chunks(CHUNK) {
-            let zeros = vec![EipCounter::default(); slots.len() * cpus];
-            let done = self.counter_batch.as_ref().map_or(0, |batch| batch.update(slots, &zeros));
-            for slot in slots.iter().skip(done) {
-                let zeros = vec![EipCounter::default(); cpus];
-                let zeros =
-                    PerCpuValues::try_from(zeros).map_err(|error| failed(MapError::IoError(error)))?;
-                self.eip_counters.set(*slot, zeros, 0).map_err(&failed)?;
-            }
-        }
-        Ok(())
     }
 }
 

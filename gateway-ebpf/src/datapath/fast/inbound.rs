@@ -2,7 +2,7 @@
 
 use gateway_common::csum::Native;
 use gateway_common::flow;
-use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_TO_UNDERLAY, Config, DirectEip};
+use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_TO_UNDERLAY, Config, DirectEip, direct_row};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::{self, INNER_IP};
 use gateway_common::wire::{eth, ipv4, l4};
@@ -32,6 +32,8 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     {
         return None;
     }
+    // Where it can, the agent gives an EIP the slot of its direct row: the two then come from memory together.
+    env.expect_count(direct_row(packet.destination.to_ne_bytes(), config.direct_mask));
     let row = eip(env, config, packet.destination).filter(|row| row.ifindex != 0)?;
     packet.translate(&mut headers, Field::Destination, u32::from_ne_bytes(row.pod_ip));
     if encapsulate(frame, config, &packet, row).is_none() {

@@ -39,7 +39,7 @@ impl Stock {
     pub(super) fn load(object: &Path, eips: u32) -> Result<Self> {
         let bytes = fs::read(object).with_context(|| format!("reading {}", object.display()))?;
         let mut loader = EbpfLoader::new();
-        for table in [name::EIPS, name::PODS, name::EIP_COUNTERS] {
+        for table in [name::EIPS, name::PODS] {
             loader.map_max_entries(table, eips.max(MAX_EIPS));
         }
         let mut ebpf = loader.load(&bytes)?;
