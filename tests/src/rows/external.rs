@@ -1,9 +1,9 @@
 //! Frames arriving on the external NIC.
 
-use etherparse::{EtherType, Icmpv4Type, TcpOptionElement, icmpv4};
+use etherparse::{EtherType, Icmpv4Type, icmpv4};
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::Mac;
-use gateway_common::tables::{CONFIG_KEEP_MSS, CONFIG_XDP_TO_UNDERLAY};
+use gateway_common::tables::CONFIG_XDP_TO_UNDERLAY;
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 
@@ -19,7 +19,16 @@ const HOOK: Hook = Hook::External;
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    [to_worker_rows(), checksum_rows(), mss_rows(), error_rows(), pass_rows(), malformed_rows()].concat()
+    [
+        to_worker_rows(),
+        twin_rows(),
+        checksum_rows(),
+        fragment_rows(),
+        error_rows(),
+        pass_rows(),
+        malformed_rows(),
+    ]
+    .concat()
 }
 
 pub(super) fn from_client(packet: &[u8]) -> Vec<u8> {
@@ -35,7 +44,7 @@ fn pair(build: impl Fn(crate::packet::Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (build(ip(CLIENT, EIP1)), build(ip(CLIENT, POD1).ttl(63)))
 }
 
-fn to_worker(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
+pub(super) fn to_worker(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
     let counted = 14 + before.len();
     let frames = (from_client(&before), tunnel.carry(&after));
     Row::change(name, HOOK, gateway(), frames, (Verdict::ToWorker, redirect(UNDERLAY)))
@@ -51,20 +60,6 @@ pub(super) fn without(flag: u32) -> Tables {
 
 fn to_worker_rows() -> Vec<Row> {
     let udp = || pair(|ip| ip.udp(40_000, 53, b"query"));
-    let unresolved = |kind| {
-        let kernel_writes = geneve((Mac([0; 6]), Mac([0; 6])), (GATEWAY, WORKER1));
-        let row = match kind {
-            Kind::Xdp => {
-                Row::pass("", HOOK, unresolved_gateway(), from_client(&udp().0), Verdict::PassUnresolved)
-            }
-            Kind::Tc => Row {
-                tables: unresolved_gateway(),
-                exit: redirect_neighbor(UNDERLAY, [0; 4]),
-                ..to_worker("", &kernel_writes, udp())
-            },
-        };
-        row.only(kind)
-    };
     let (local_in, local_out) =
         (ip(CLIENT, EIP0).udp(40_000, 53, b"query"), ip(CLIENT, POD0).udp(40_000, 53, b"query"));
     let local = Row::change(
@@ -94,6 +89,27 @@ fn to_worker_rows() -> Vec<Row> {
             pair(|ip| ip.udp(40_000, 53, &vec![0xa5; TUNNEL_MTU as usize - 28]))
         }),
         local.counts_in(SLOT0, 14 + local_in.len()),
+    ]
+}
+
+/// What XDP leaves to the TC twin, and what that makes of it.
+fn twin_rows() -> Vec<Row> {
+    let udp = || pair(|ip| ip.udp(40_000, 53, b"query"));
+    let unresolved = |kind| {
+        let kernel_writes = geneve((Mac([0; 6]), Mac([0; 6])), (GATEWAY, WORKER1));
+        let row = match kind {
+            Kind::Xdp => {
+                Row::pass("", HOOK, unresolved_gateway(), from_client(&udp().0), Verdict::PassUnresolved)
+            }
+            Kind::Tc => Row {
+                tables: unresolved_gateway(),
+                exit: redirect_neighbor(UNDERLAY, [0; 4]),
+                ..to_worker("", &kernel_writes, udp())
+            },
+        };
+        row.only(kind)
+    };
+    vec![
         Row { name: "next hop unknown: XDP passes the untouched packet", ..unresolved(Kind::Xdp) },
         Row {
             name: "a NIC that takes no frames from XDP: left to TC",
@@ -113,24 +129,9 @@ fn to_worker_rows() -> Vec<Row> {
 
 fn checksum_rows() -> Vec<Row> {
     let plain = to_worker1().without_checksum();
-    let fragment = |offset: u16, more| {
-        move |ip| crate::packet::Ip {
-            dont_fragment: false,
-            more_fragments: more,
-            fragment_offset: offset,
-            ..ip
-        }
-    };
     let mut padded =
         to_worker("Ethernet padding stays behind", &to_worker1(), pair(|ip| ip.udp(1, 2, b"hi")));
     padded.frame.resize(60, 0x5a);
-    let [mut first, later] = [(0, true), (3, false)].map(|(offset, more)| {
-        let shape = fragment(offset, more);
-        pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53, 0, 44, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8]))
-    });
-    // The first fragment has the UDP checksum, which covers bytes that are elsewhere: RFC 1624 by hand.
-    let checksum = gateway_common::csum::update(0x1234, &EIP1, &POD1);
-    first.1[26..28].copy_from_slice(&checksum.to_be_bytes());
     let options = |ip| crate::packet::Ip { options: vec![1, 1, 1, 0], ..ip };
     vec![
         padded,
@@ -150,10 +151,6 @@ fn checksum_rows() -> Vec<Row> {
         to_worker("VRRP", &plain, pair(|ip| ip.raw(112, &[9; 20]))),
         to_worker("a protocol nobody knows", &plain, pair(|ip| ip.raw(253, &[9; 7]))),
         to_worker("a packet without payload", &plain, pair(|ip| ip.raw(253, &[]))),
-        to_worker("a first fragment too short for its UDP header", &plain, {
-            let shape = fragment(0, true);
-            pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53]))
-        }),
         to_worker("TCP too short for its header has no checksum", &plain, pair(|ip| ip.raw(6, &[0; 12]))),
         to_worker("ESP", &plain, pair(|ip| ip.raw(50, &[9; 33]))),
         to_worker("UDP-Lite's checksum covers the pseudo-header", &plain, {
@@ -168,6 +165,32 @@ fn checksum_rows() -> Vec<Row> {
                 packet[10..12].copy_from_slice(&checksum.to_be_bytes());
             }
             (before, after)
+        }),
+    ]
+}
+
+/// A fragment has no outer checksum: the whole datagram's is in the first, and covers all.
+fn fragment_rows() -> Vec<Row> {
+    let plain = to_worker1().without_checksum();
+    let fragment = |offset: u16, more| {
+        move |ip| crate::packet::Ip {
+            dont_fragment: false,
+            more_fragments: more,
+            fragment_offset: offset,
+            ..ip
+        }
+    };
+    let [mut first, later] = [(0, true), (3, false)].map(|(offset, more)| {
+        let shape = fragment(offset, more);
+        pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53, 0, 44, 0x12, 0x34, 1, 2, 3, 4, 5, 6, 7, 8]))
+    });
+    // The first fragment has the UDP checksum, which covers bytes that are elsewhere: RFC 1624 by hand.
+    let checksum = gateway_common::csum::update(0x1234, &EIP1, &POD1);
+    first.1[26..28].copy_from_slice(&checksum.to_be_bytes());
+    vec![
+        to_worker("a first fragment too short for its UDP header", &plain, {
+            let shape = fragment(0, true);
+            pair(|ip| shape(ip).raw(17, &[0x9c, 0x40, 0, 53]))
         }),
         to_worker("a first fragment", &plain, first),
         to_worker("a later fragment", &plain, later),
@@ -184,48 +207,6 @@ fn zero_sum() -> Vec<u8> {
         .map(|word| word.to_be_bytes().to_vec())
         .find(|payload| sums_to_zero(payload))
         .unwrap_or_default()
-}
-
-fn mss_rows() -> Vec<Row> {
-    let limit = (TUNNEL_MTU - 40) as u16;
-    let syn = |mss| {
-        [TcpOptionElement::MaximumSegmentSize(mss), TcpOptionElement::SelectiveAcknowledgementPermitted]
-    };
-    let clamped = |name, before, after| {
-        let packets = (
-            ip(CLIENT, EIP1).tcp(1, 80, &syn(before), b""),
-            ip(CLIENT, POD1).ttl(63).tcp(1, 80, &syn(after), b""),
-        );
-        to_worker(name, &to_worker1(), packets)
-    };
-    let raw = |name, before: &[u8], after: &[u8]| {
-        to_worker(
-            name,
-            &to_worker1(),
-            (ip(CLIENT, EIP1).syn_raw(before), ip(CLIENT, POD1).ttl(63).syn_raw(after)),
-        )
-    };
-    let [hi, lo] = limit.to_be_bytes();
-    let mut kept = clamped("MSS stays where clamping is switched off", 1460, 1460);
-    kept.tables.config.flags |= CONFIG_KEEP_MSS;
-    vec![
-        clamped("MSS of a SYN is lowered", 1460, limit),
-        clamped("MSS that fits stays", limit, limit),
-        clamped("MSS is never raised", 536, 536),
-        kept,
-        raw("MSS at an odd offset", &[1, 2, 4, 0x05, 0xb4, 1, 1, 0], &[1, 2, 4, hi, lo, 1, 1, 0]),
-        raw("no MSS option", &[3, 3, 7, 1], &[3, 3, 7, 1]),
-        raw(
-            "an option of length zero ends the search",
-            &[9, 0, 2, 4, 0xff, 0xff, 0, 0],
-            &[9, 0, 2, 4, 0xff, 0xff, 0, 0],
-        ),
-        raw(
-            "MSS behind the end of the list is no option",
-            &[0, 2, 4, 0xff, 0xff, 0, 0, 0],
-            &[0, 2, 4, 0xff, 0xff, 0, 0, 0],
-        ),
-    ]
 }
 
 /// The gateway's ICMP error about a packet of the client's.

@@ -10,6 +10,7 @@ pub mod fragments;
 pub mod hops;
 pub mod limit;
 pub mod martian;
+pub mod mss;
 pub mod options;
 mod path;
 pub mod protocols;
@@ -175,6 +176,7 @@ pub fn all() -> Vec<Row> {
         external::rows(),
         underlay::rows(),
         egress::rows(),
+        mss::rows(),
         quotes::rows(),
         arrivals::rows(),
         fragmentation::rows(),

@@ -1,8 +1,8 @@
 //! Frames arriving on the underlay NIC, on the gateway and on a worker.
 
-use etherparse::{EtherType, Icmpv4Type, TcpOptionElement};
+use etherparse::{EtherType, Icmpv4Type};
 use gateway_common::addr::Mac;
-use gateway_common::tables::{CONFIG_KEEP_MSS, CONFIG_XDP_TO_EXTERNAL};
+use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 
@@ -11,8 +11,8 @@ use super::{Row, inject, redirect, redirect_neighbor};
 use crate::engines::Kind;
 use crate::fixture::{
     CLIENT, CLIENT_MAC, EIP0, EIP1, EIP2, EXTERNAL, GATEWAY, GATEWAY_MAC, NIC_IP, NIC_MAC, OUTSIDE, POD0,
-    POD1, POD2, ROUTER_PORT, SLOT0, SLOT1, SLOT2, TUNNEL_MTU, UNDERLAY, WORKER1, WORKER1_MAC, WORKER2,
-    WORKER2_MAC, gateway, unresolved_gateway, worker1,
+    POD1, POD2, ROUTER_PORT, SLOT0, SLOT1, SLOT2, UNDERLAY, WORKER1, WORKER1_MAC, WORKER2, WORKER2_MAC,
+    gateway, unresolved_gateway, worker1,
 };
 use crate::packet::{Geneve, Ip, geneve, ip, ipv4_frame};
 
@@ -20,7 +20,17 @@ const HOOK: Hook = Hook::Underlay;
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    [to_external_rows(), to_eip_rows(), to_pod_rows(), error_rows(), geneve_rows(), foreign_rows()].concat()
+    [
+        to_external_rows(),
+        twin_rows(),
+        to_eip_rows(),
+        to_pod_rows(),
+        error_rows(),
+        sender_rows(),
+        geneve_rows(),
+        foreign_rows(),
+    ]
+    .concat()
 }
 
 pub(super) fn from_worker1() -> Geneve {
@@ -32,11 +42,11 @@ fn from_gateway() -> Geneve {
 }
 
 /// What pod 1 sends, already routed once by its worker, and how it leaves.
-fn outward(to: [u8; 4], build: impl Fn(Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn outward(to: [u8; 4], build: impl Fn(Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (build(ip(POD1, to).ttl(63)), build(ip(EIP1, to).ttl(62)))
 }
 
-fn to_external(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
+pub(super) fn to_external(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, Vec<u8>)) -> Row {
     let frames = (tunnel.carry(&before), ipv4_frame(NIC_MAC, CLIENT_MAC, &after));
     let exit = redirect(EXTERNAL);
     Row::change(name, HOOK, gateway(), frames, (Verdict::ToExternal, exit))
@@ -45,20 +55,6 @@ fn to_external(name: &'static str, tunnel: &Geneve, (before, after): (Vec<u8>, V
 
 fn to_external_rows() -> Vec<Row> {
     let udp = |ip: Ip| ip.udp(53, 40_000, b"answer");
-    let syn = |mss| [TcpOptionElement::MaximumSegmentSize(mss)];
-    let unresolved = |name, to, next_hop| {
-        let (before, after) = outward(to, udp);
-        Row {
-            tables: unresolved_gateway(),
-            out: ipv4_frame(NIC_MAC, Mac([0; 6]), &after),
-            exit: redirect_neighbor(ROUTER_PORT, next_hop),
-            ..to_external(name, &from_worker1(), (before, after))
-        }
-        .only(Kind::Tc)
-    };
-    let with_syn = outward(CLIENT, |ip| ip.tcp(80, 40_000, &syn(1460), b""));
-    let mut kept = to_external("MSS stays where clamping is switched off", &from_worker1(), with_syn);
-    kept.tables.config.flags |= CONFIG_KEEP_MSS;
     vec![
         to_external("pod to a host on the external link", &from_worker1(), outward(CLIENT, udp)),
         to_external("pod to a host behind the physical gateway", &from_worker1(), outward(OUTSIDE, udp)),
@@ -83,15 +79,23 @@ fn to_external_rows() -> Vec<Row> {
             &from_worker1().with_options(&[0; 8], false),
             outward(CLIENT, udp),
         ),
-        to_external(
-            "MSS of a SYN-ACK is lowered",
-            &from_worker1(),
-            (
-                ip(POD1, CLIENT).ttl(63).tcp(80, 40_000, &syn(1460), b""),
-                ip(EIP1, CLIENT).ttl(62).tcp(80, 40_000, &syn(TUNNEL_MTU as u16 - 40), b""),
-            ),
-        ),
-        kept,
+    ]
+}
+
+/// What XDP leaves to the TC twin, and what that makes of it.
+fn twin_rows() -> Vec<Row> {
+    let udp = |ip: Ip| ip.udp(53, 40_000, b"answer");
+    let unresolved = |name, to, next_hop| {
+        let (before, after) = outward(to, udp);
+        Row {
+            tables: unresolved_gateway(),
+            out: ipv4_frame(NIC_MAC, Mac([0; 6]), &after),
+            exit: redirect_neighbor(ROUTER_PORT, next_hop),
+            ..to_external(name, &from_worker1(), (before, after))
+        }
+        .only(Kind::Tc)
+    };
+    vec![
         unresolved("neighbour unknown: TC lets the kernel resolve it", CLIENT, CLIENT),
         unresolved("neighbour unknown: off link by the physical gateway", OUTSIDE, CLIENT),
         Row::pass(
@@ -204,15 +208,13 @@ fn error_rows() -> Vec<Row> {
     ]
 }
 
-fn geneve_rows() -> Vec<Row> {
+fn sender_rows() -> Vec<Row> {
     let packet = ip(POD1, CLIENT).ttl(63).udp(53, 40_000, b"answer");
     let drop = |name, tunnel: Geneve, packet: &[u8], verdict| {
         Row::drop(name, HOOK, gateway(), tunnel.carry(packet), verdict)
     };
     let stranger = geneve((Mac([2; 6]), GATEWAY_MAC), ([172, 18, 0, 99], GATEWAY)).from_worker();
     let from_worker2 = geneve((WORKER2_MAC, GATEWAY_MAC), (WORKER2, GATEWAY)).from_worker();
-    let mut broken = packet.clone();
-    broken[3] = 0xff;
     vec![
         drop("from an address that is no node", stranger, &packet, Verdict::DropUnknownVtep),
         drop("inner source lives on another node", from_worker2, &packet, Verdict::DropSpoofedSource),
@@ -228,6 +230,17 @@ fn geneve_rows() -> Vec<Row> {
             &ip(EIP1, CLIENT).udp(1, 2, b"x"),
             Verdict::DropSpoofedSource,
         ),
+    ]
+}
+
+fn geneve_rows() -> Vec<Row> {
+    let packet = ip(POD1, CLIENT).ttl(63).udp(53, 40_000, b"answer");
+    let drop = |name, tunnel: Geneve, packet: &[u8], verdict| {
+        Row::drop(name, HOOK, gateway(), tunnel.carry(packet), verdict)
+    };
+    let mut broken = packet.clone();
+    broken[3] = 0xff;
+    vec![
         drop(
             "a critical option",
             from_worker1().with_options(&[0; 4], true),
