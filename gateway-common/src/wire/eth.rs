@@ -4,6 +4,8 @@ use crate::addr::Mac;
 
 /// Bytes of an Ethernet header without tags.
 pub const HEADER_LEN: usize = 14;
+/// Bytes of the shortest frame, without its check sequence (IEEE 802.3 section 4A.4.2): shorter ones are padded.
+pub const MIN_FRAME_LEN: usize = 60;
 /// Offset of the EtherType.
 pub const ETHERTYPE: usize = 12;
 /// Offset of the source MAC.

@@ -83,7 +83,9 @@ fn find<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, found: &mut Tunne
     let is_candidate = outer.0[0] == 0x45
         && outer.protocol() == ipv4::UDP
         && outer.destination() == config.local_vtep
-        && !outer.is_fragment();
+        && !outer.is_fragment()
+        // What follows a shorter packet is padding.
+        && usize::from(outer.payload_len()) >= l4::UDP_LEN + wire::HEADER_LEN;
     if !is_candidate {
         return Err(NOT_OURS);
     }

@@ -40,7 +40,7 @@ pub(super) fn to_worker1() -> Geneve {
 }
 
 /// A packet to [`EIP1`] and the same packet as it leaves towards its pod.
-fn pair(build: impl Fn(crate::packet::Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn pair(build: impl Fn(crate::packet::Ip) -> Vec<u8>) -> (Vec<u8>, Vec<u8>) {
     (build(ip(CLIENT, EIP1)), build(ip(CLIENT, POD1).ttl(63)))
 }
 

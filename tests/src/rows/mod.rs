@@ -12,6 +12,7 @@ pub mod limit;
 pub mod martian;
 pub mod mss;
 pub mod options;
+pub mod padding;
 mod path;
 pub mod protocols;
 pub mod quotes;
@@ -188,6 +189,7 @@ pub fn all() -> Vec<Row> {
         fragments::rows(),
         sending::rows(),
         options::rows(),
+        padding::rows(),
     ]
     .concat()
 }

@@ -7,7 +7,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::{self, INNER_IP};
 use gateway_common::wire::{eth, ipv4, l4};
 
-use super::packet::{Field, HEADERS, Headers, Ordinary};
+use super::packet::{Field, HEADERS, Headers, Ordinary, unpadded};
 use super::window::Window;
 use super::{eip, ended};
 use crate::datapath::geneve::{FROM_GATEWAY, OUTER_TTL};
@@ -24,7 +24,8 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     if !is_to(&headers, &config.nic_mac) {
         return None;
     }
-    let mut packet = Ordinary::read(&headers, len)?;
+    let unpadded = unpadded(&headers, len);
+    let mut packet = Ordinary::read(&headers, unpadded)?;
     if packet.ttl <= 1
         || u32::from(packet.total_len) > config.tunnel_mtu
         || packet.source.to_ne_bytes() == config.nic_ip
@@ -36,11 +37,17 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     env.expect_count(direct_row(packet.destination.to_ne_bytes(), config.direct_mask));
     let row = eip(env, config, packet.destination).filter(|row| row.ifindex != 0)?;
     packet.translate(&mut headers, Field::Destination, u32::from_ne_bytes(row.pod_ip));
-    if encapsulate(frame, config, &packet, row).is_none() {
+    if trim(frame, len, unpadded).and_then(|()| encapsulate(frame, config, &packet, row)).is_none() {
         return ended(env, Outcome::drop(Verdict::DropNoRoom), len);
     }
     env.count_eip(row.slot, Direction::In, 1, packet.frame_len());
     ended(env, Outcome::new(Verdict::ToWorker, Exit::of(Action::Redirect, row.ifindex)), len)
+}
+
+/// Cuts off Ethernet's padding, which must not travel into the tunnel.
+#[inline(always)]
+fn trim<F: Frame>(frame: &mut F, len: u32, unpadded: u32) -> Option<()> {
+    if len > unpadded { frame.truncate(unpadded) } else { Some(()) }
 }
 
 /// Whether the frame is to a station.

@@ -49,7 +49,7 @@ pub(super) enum Field {
 
 impl Ordinary {
     /// TCP but for a SYN, or UDP with a checksum; whole, without options, and exactly as long as the frame, whose length is
-    /// `len`. `None` for all others, right or wrong.
+    /// `len` without padding. `None` for all others, right or wrong.
     #[inline(always)]
     pub(super) fn read(headers: &Headers<'_>, len: u32) -> Option<Self> {
         const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
@@ -66,7 +66,7 @@ impl Ordinary {
         let l4_checksum = match protocol {
             ipv4::TCP => {
                 let [_, flags] = headers.word::<DATA_OFFSET_AND_FLAGS>().to_ne_bytes();
-                (flags & l4::TCP_SYN == 0).then(|| headers.word::<TCP_CHECKSUM>())
+                (len >= HEADERS as u32 && flags & l4::TCP_SYN == 0).then(|| headers.word::<TCP_CHECKSUM>())
             }
             ipv4::UDP => {
                 let len = u16::from_be(headers.word::<UDP_LEN>());
@@ -132,6 +132,15 @@ impl Ordinary {
             headers.set_word::<UDP_CHECKSUM>(if l4_checksum == 0 { 0xffff } else { l4_checksum });
         }
     }
+}
+
+/// Length of a frame of `len` bytes without Ethernet's padding, which one of the shortest length may have. A packet shorter
+/// than UDP's header is left alone.
+#[inline(always)]
+pub(super) fn unpadded(headers: &Headers<'_>, len: u32) -> u32 {
+    const SHORTEST: u32 = (L4 + l4::UDP_LEN) as u32;
+    let packet = u32::from(u16::from_be(headers.word::<TOTAL_LEN>())) + IP as u32;
+    if len == eth::MIN_FRAME_LEN as u32 && (SHORTEST..len).contains(&packet) { packet } else { len }
 }
 
 /// Whether the IPv4 header's checksum is right.

@@ -10,7 +10,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::OVERHEAD;
 use gateway_common::wire::{eth, ipv4, l4};
 
-use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up};
+use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up, unpadded};
 use super::window::Window;
 use super::{eip, ended, pod};
 use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, on_external_link};
@@ -51,11 +51,13 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
 }
 
 /// What most of a node's traffic is: IPv4, but no UDP, or for another port. `None` for what is not IPv4, or not exactly as long
-/// as the frame, so that this has parts or padding.
+/// as the frame without padding, so that this has parts.
 #[inline(always)]
 fn is_foreign(headers: &Headers<'_>, config: &Config, len: u32) -> Option<bool> {
     let total_len = u32::from(u16::from_be(headers.word::<{ IP + 2 }>()));
-    if headers.word::<{ eth::ETHERTYPE }>() != eth::IPV4.to_be() || total_len + IP as u32 != len {
+    if headers.word::<{ eth::ETHERTYPE }>() != eth::IPV4.to_be()
+        || total_len + IP as u32 != unpadded(headers, len)
+    {
         return None;
     }
     let [_ttl, protocol] = headers.word::<{ IP + ipv4::TTL }>().to_ne_bytes();
