@@ -5,6 +5,9 @@
 
 /* More than the headers of any frame here. */
 #define MAX_FRAME 128
+/* A TCP acknowledgement, and the shortest frame. */
+#define ACK_LEN 54
+#define PADDED_LEN 60
 /* EIPs of one node, as a power of two. */
 #define NODE_BITS 7
 
@@ -82,6 +85,12 @@ ALWAYS_INLINE void vary_underlay(struct frame *frame, void *data)
 		add(data + UDP_CHECKSUM_AT, node + (__u16)~fold(words(index)));
 }
 
+/* Gives an acknowledgement the padding back that the program cut off on its way into the tunnel. */
+ALWAYS_INLINE int pad(struct xdp_md *ctx)
+{
+	return ctx->data_end - ctx->data == ACK_LEN + TUNNEL_LEN && bpf_xdp_adjust_tail(ctx, PADDED_LEN - ACK_LEN);
+}
+
 ALWAYS_INLINE int restore(struct xdp_md *ctx, const int len, void (*vary)(struct frame *, void *))
 {
 	__u32 first = 0;
@@ -98,6 +107,11 @@ ALWAYS_INLINE int restore(struct xdp_md *ctx, const int len, void (*vary)(struct
 		vary(frame, data);
 	bpf_tail_call(ctx, &slot, 0);
 	return XDP_ABORTED;
+}
+
+SEC("xdp.frags") int restore_60(struct xdp_md *ctx)
+{
+	return pad(ctx) ? XDP_ABORTED : restore(ctx, PADDED_LEN, 0);
 }
 
 SEC("xdp.frags") int restore_64(struct xdp_md *ctx)

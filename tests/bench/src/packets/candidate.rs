@@ -46,8 +46,8 @@ pub(crate) struct Candidate {
 impl Candidate {
     /// A program on one frame that stays the same.
     pub(crate) fn new(name: &str, program: ProgramFd, pair: Pair, code: u32) -> Self {
-        let restore =
-            if pair.before.len() == Restore::Short.len() { Restore::Short } else { Restore::Tunnelled };
+        let fits = |restore: &Restore| restore.len() == pair.before.len();
+        let restore = [Restore::Padded, Restore::Short].into_iter().find(fits).unwrap_or(Restore::Tunnelled);
         Self {
             name: name.to_owned(),
             per: None,
@@ -90,7 +90,7 @@ impl Candidate {
     /// The same, drawn from many EIPs in random order.
     pub(crate) fn of_many(mut self, eips: u32) -> Self {
         self.restore = match self.restore {
-            Restore::Short | Restore::NextEip => Restore::NextEip,
+            Restore::Padded | Restore::Short | Restore::NextEip => Restore::NextEip,
             Restore::Tunnelled | Restore::NextPod => Restore::NextPod,
         };
         self.eips = eips;

@@ -1,7 +1,7 @@
 //! The frames that are measured and what they become, built with etherparse: of the first EIP, by UDP.
 
 use etherparse::EtherType;
-use gateway_common::addr::Mac;
+use gateway_common::{addr::Mac, wire::eth};
 use gateway_tests::{
     fixture::{CLIENT, CLIENT_MAC, GATEWAY, GATEWAY_MAC, NIC_MAC, POD1, WORKER1, WORKER1_MAC},
     packet::{Geneve, frame, geneve, ip, ipv4_frame},
@@ -82,6 +82,27 @@ pub(crate) fn who_has() -> Pair {
 pub(crate) fn foreign_on_underlay() -> Pair {
     let packet = ip(WORKER1, GATEWAY).tcp(40_000, 6443, &[], &PAYLOAD[..10]);
     Pair::same(ipv4_frame(WORKER1_MAC, GATEWAY_MAC, &packet))
+}
+
+/// A TCP acknowledgement from a client to an EIP, padded as on a wire.
+pub(crate) fn acknowledgement() -> Pair {
+    let packet = |to, ttl| ip(CLIENT, to).ttl(ttl).tcp(40_000, 80, &[], b"");
+    let tunnel = geneve((GATEWAY_MAC, WORKER1_MAC), (GATEWAY, FIRST_NODE.octets()));
+    Pair {
+        before: padded(ipv4_frame(CLIENT_MAC, NIC_MAC, &packet(FIRST_EIP.octets(), 64))),
+        after: tunnel.carry(&packet(FIRST_POD.octets(), 63)),
+    }
+}
+
+/// A TCP acknowledgement between nodes, padded as on a wire.
+pub(crate) fn foreign_acknowledgement() -> Pair {
+    let packet = ip(WORKER1, GATEWAY).tcp(40_000, 6443, &[], b"");
+    Pair::same(padded(ipv4_frame(WORKER1_MAC, GATEWAY_MAC, &packet)))
+}
+
+fn padded(mut frame: Vec<u8>) -> Vec<u8> {
+    frame.resize(eth::MIN_FRAME_LEN, 0);
+    frame
 }
 
 /// TCP to the host itself, by its external NIC.

@@ -28,6 +28,8 @@ type Row = [u8; HEAD + MAX_FRAME];
 /// How the frame comes back before each run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Restore {
+    /// 60 bytes, the same each time, of which 6 may be cut off on the way into a tunnel.
+    Padded,
     /// 64 bytes, the same each time.
     Short,
     /// 114 bytes, the same each time.
@@ -39,10 +41,11 @@ pub(crate) enum Restore {
 }
 
 impl Restore {
-    const ALL: [Self; 4] = [Self::Short, Self::Tunnelled, Self::NextEip, Self::NextPod];
+    const ALL: [Self; 5] = [Self::Padded, Self::Short, Self::Tunnelled, Self::NextEip, Self::NextPod];
 
     const fn program(self) -> &'static str {
         match self {
+            Self::Padded => "restore_60",
             Self::Short => "restore_64",
             Self::Tunnelled => "restore_114",
             Self::NextEip => "restore_external",
@@ -53,6 +56,7 @@ impl Restore {
     /// Length of the frame, bytes.
     pub(crate) const fn len(self) -> usize {
         match self {
+            Self::Padded => 60,
             Self::Short | Self::NextEip => 64,
             Self::Tunnelled | Self::NextPod => 114,
         }
@@ -156,7 +160,7 @@ pub(crate) fn processor_time() -> Result<Duration> {
 
 fn row(restore: Restore, frame: &[u8], eips: u32) -> Row {
     let address = match restore {
-        Restore::Short | Restore::Tunnelled | Restore::NextEip => FIRST_EIP,
+        Restore::Padded | Restore::Short | Restore::Tunnelled | Restore::NextEip => FIRST_EIP,
         Restore::NextPod => FIRST_POD,
     };
     let mut row = [0; HEAD + MAX_FRAME];
