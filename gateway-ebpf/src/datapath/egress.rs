@@ -11,7 +11,7 @@ use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian, options};
+use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, Way, arp, fragment, icmp, martian, options};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -154,8 +154,8 @@ fn to_eip<F: Frame, E: Env>(
     }
     let fit = pmtu::fit(frame, packet, config.tunnel_mtu);
     if fit == Fit::Fragment {
-        // A local pod's checksum may be one that a NIC is to complete: it cannot be cut here.
-        return Err(Outcome::drop(Verdict::DropTooBig));
+        let number = fragment::number(frame, packet, config.tunnel_mtu, Way::Leaving)?;
+        fragment::cut(frame, packet, config.tunnel_mtu, number)?;
     }
     if fit == Fit::Report {
         let nic_mac = Mac(config.nic_mac);

@@ -13,7 +13,7 @@ use super::packet;
 use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
-    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, can_send, fragment, icmp, martian,
+    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, can_send, fragment, icmp, martian,
     on_external_link, options,
 };
 
@@ -113,7 +113,7 @@ fn to_external<F: Frame, E: Env>(
             let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
             return error_to_pod(frame, env, config, tunnelled, error);
         }
-        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu)?,
+        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu, Way::Arriving)?,
     };
     can_send(frame, config, Nic::EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
