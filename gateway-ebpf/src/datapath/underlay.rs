@@ -181,6 +181,8 @@ fn inject<F: Frame, E: Env>(
     arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
     let destination = eip.map(|eip| eip.pod_ip);
+    // The way back is by the tunnel.
+    pmtu::clamp_mss(frame, packet, config);
     // To a pod the kernel is the router and takes its hop itself.
     nat::rewrite(frame, packet, sender.rewrite(destination, false))?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());

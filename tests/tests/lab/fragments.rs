@@ -9,7 +9,11 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::forged::{send, tunnel};
-use crate::scene::{CLIENT, EIP0, EIP1, Scene, agent, eventually, holds, ping, reaches, scene, verdict};
+use crate::scene::{CLIENT, EIP0, EIP1, Scene, agent, eips, eventually, ping, reaches, scene, verdict};
+use crate::transfer::{Payload, carry};
+
+/// Bytes of a stream.
+const STREAM: u64 = 50_000_000;
 
 /// Pings with so many bytes, DF clear; ping compares what comes back with what it sent.
 fn whole_again(lab: &Lab, from: &str, to: &str, size: u32) -> Result<()> {
@@ -115,7 +119,8 @@ fn a_pods_jumbo_frame_without_df_crosses_a_narrow_external_network() -> Result<(
 fn from_the_gateway(prefix: &str) -> Result<Scene> {
     let lab = scene(prefix, 1500)?;
     lab.annotate("pod0a", Some(EIP0))?;
-    holds(&lab, "gw1", &[EIP1, EIP0])?;
+    let both = || Ok(eips(&lab, "gw1")?.len() == 2);
+    eventually(Duration::from_secs(20), "gw1 holds both EIPs", both)?;
     let rules = format!(
         "add table ip direct; add chain ip direct pre {{ type filter hook prerouting priority raw; }}; \
          add rule ip direct pre ip saddr 10.244.0.10 ip daddr {EIP1} notrack; \
@@ -172,4 +177,15 @@ fn a_checksum_left_to_a_nic_inside_a_pods_tunnel_is_not_broken() -> Result<()> {
     lab.read("pod0a", &["sh", "-c", &script])?;
     let refused = || Ok(verdict(&lab, "gw1", "drop_too_big")? == 1);
     eventually(Duration::from_secs(2), "what cannot be completed is dropped by name", refused)
+}
+
+#[test]
+fn a_pod_of_the_gateway_sends_a_stream_by_clamping_alone() -> Result<()> {
+    let lab = from_the_gateway("y6-")?;
+    carry(&lab, &Payload::new(STREAM)?, "pod0a", "pod1a", EIP1, 7001)?;
+    for reason in ["fragmentation_needed", "fragmented", "drop_too_big", "drop_no_room"] {
+        let count = verdict(&lab, "gw1", reason)?;
+        ensure!(count == 0, "{reason}: {count} segments were too long in spite of the MSS");
+    }
+    Ok(())
 }
