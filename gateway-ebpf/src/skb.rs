@@ -16,7 +16,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::TcContext;
 use gateway_common::wire::eth;
-use gateway_ebpf::datapath::{Frame, L4Change, Room};
+use gateway_ebpf::datapath::{Frame, L4Change, Room, Way};
 
 /// `enum bpf_adj_room_mode`: room between the Ethernet header and the network header.
 const ADJ_ROOM_MAC: u32 = 1;
@@ -177,7 +177,7 @@ impl Frame for SkbFrame {
     fn grow_head(&mut self, room: Room) -> Option<()> {
         match room {
             Room::Tunnel => self.adjust_room(room.bytes() as i32, ADJ_ROOM_TUNNEL),
-            Room::IcmpError => self.adjust_room(room.bytes() as i32, 0),
+            Room::IcmpError | Room::Again => self.adjust_room(room.bytes() as i32, 0),
         }
     }
 
@@ -193,9 +193,13 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
-    fn receive_copy(&mut self) -> Option<()> {
+    fn repeat(&mut self, way: Way) -> Option<()> {
+        let flags = match way {
+            Way::Arriving => BPF_F_INGRESS as u64,
+            Way::Leaving => 0,
+        };
         // SAFETY: the skb is the kernel's.
-        let result = unsafe { bpf_clone_redirect(self.skb, (*self.skb).ifindex, BPF_F_INGRESS as u64) };
+        let result = unsafe { bpf_clone_redirect(self.skb, (*self.skb).ifindex, flags) };
         (result == 0).then_some(())
     }
 

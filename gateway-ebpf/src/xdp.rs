@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::programs::XdpContext;
 use gateway_common::csum;
-use gateway_ebpf::datapath::{Frame, L4Change, Room};
+use gateway_ebpf::datapath::{Frame, L4Change, Room, Way};
 
 /// No offset into a frame is larger: the verifier wants to see a bound on variable ones.
 const MAX_OFFSET: usize = 0x1ff;
@@ -121,7 +121,7 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
-    fn receive_copy(&mut self) -> Option<()> {
+    fn repeat(&mut self, _: Way) -> Option<()> {
         None
     }
 

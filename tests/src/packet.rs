@@ -148,6 +148,18 @@ pub fn ipv4_frame(source: Mac, destination: Mac, packet: &[u8]) -> Vec<u8> {
     frame(source, destination, EtherType::IPV4, packet)
 }
 
+/// A TCP segment or UDP datagram in one packet, as its sender leaves the checksum to a NIC: the sum of the pseudo-header alone.
+pub fn left_to_nic(packet: &[u8]) -> Vec<u8> {
+    let header_len = usize::from(packet[0] & 15) * 4;
+    let field = header_len + if packet[9] == 6 { 16 } else { 6 };
+    let words = packet[12..20].as_chunks::<2>().0.iter().map(|word| usize::from(u16::from_be_bytes(*word)));
+    let sum = words.sum::<usize>() + usize::from(packet[9]) + packet.len() - header_len;
+    let folded = u16::try_from(sum % 0xffff).expect("less than 16 bits");
+    let mut left = packet.to_vec();
+    left[field..field + 2].copy_from_slice(&folded.to_be_bytes());
+    left
+}
+
 /// A Geneve frame between two nodes.
 #[derive(Clone, Debug)]
 pub struct Geneve {

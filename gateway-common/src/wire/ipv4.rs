@@ -6,6 +6,10 @@ use crate::csum::{self, Sum};
 pub const HEADER_LEN: usize = 20;
 /// Offset of the time to live, which the protocol number follows.
 pub const TTL: usize = 8;
+/// Offset of the header checksum.
+pub const CHECKSUM: usize = 10;
+/// Bytes of options at most.
+pub const MAX_OPTIONS: usize = 40;
 /// Protocol number of ICMP.
 pub const ICMP: u8 = 1;
 /// Protocol number of TCP.
@@ -19,6 +23,8 @@ pub const UDPLITE: u8 = 136;
 pub const OPTION_END: u8 = 0;
 /// Option: no operation.
 pub const OPTION_NOP: u8 = 1;
+/// The bit of an option's kind by which every fragment has it, not the first alone.
+pub const OPTION_COPIED: u8 = 0x80;
 /// Option: record route.
 pub const OPTION_RECORD_ROUTE: u8 = 7;
 /// Option: internet timestamp.
@@ -146,6 +152,12 @@ impl Header {
         let [n0, n1] = flags.to_be_bytes();
         self.set_checksum(csum::update(self.checksum(), &[o0, o1, f0, f1], &[l0, l1, n0, n1]));
         ([self.0[2], self.0[3]], [self.0[6], self.0[7]]) = ([l0, l1], [n0, n1]);
+    }
+
+    /// Carries a `change` of the options into the checksum.
+    #[inline(always)]
+    pub fn change_options(&mut self, change: Sum) {
+        self.set_checksum(csum::carry(self.checksum(), change));
     }
 
     const fn checksum(&self) -> u16 {

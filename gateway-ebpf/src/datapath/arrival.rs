@@ -9,7 +9,7 @@ use gateway_common::wire::{eth, ipv4, l4};
 
 use super::geneve::{self, L4Sum};
 use super::packet::Packet;
-use super::zeroed::Zeroed;
+use super::sum;
 use super::{Env, Frame, Outcome, Step};
 
 /// Offset of the outer addresses.
@@ -18,10 +18,6 @@ const OUTER_ADDRESSES: usize = eth::HEADER_LEN + 12;
 const OUTER_UDP: usize = eth::HEADER_LEN + ipv4::HEADER_LEN;
 /// What everything under a right checksum sums to.
 const VALID: u16 = 0xffff;
-/// Bytes summed up at once.
-const CHUNK: usize = 64;
-/// Chunks at most: jumbo frames and more.
-const MAX_CHUNKS: usize = 160;
 
 /// A packet found in our tunnel.
 #[derive(Clone, Copy)]
@@ -162,7 +158,7 @@ fn checksum_follows<F: Frame>(frame: &F, tunnelled: &Tunnelled, l4: L4Sum) -> bo
         return false;
     }
     // From the outer addresses, half of the pseudo-header, to the inner IPv4 header's end.
-    match (chunk(frame, OUTER_ADDRESSES, INNER_IP + ipv4::HEADER_LEN - OUTER_ADDRESSES), l4.get()) {
+    match (sum::chunk(frame, OUTER_ADDRESSES, INNER_IP + ipv4::HEADER_LEN - OUTER_ADDRESSES), l4.get()) {
         (Some(headers), Some(l4)) => {
             let sum = Sum::of_native(headers).word(u16::from(ipv4::UDP)).word(udp_len);
             sum.word(l4).fold() == VALID
@@ -177,33 +173,14 @@ fn checksum_holds<F: Frame>(frame: &F) -> bool {
     whole_sum(frame).is_some_and(|sum| sum.fold() == VALID)
 }
 
-/// The sum over the outer pseudo-header and datagram; `None` when that is longer than [`MAX_CHUNKS`] chunks.
+/// The sum over the outer pseudo-header and datagram; `None` when that is too long.
 #[inline(always)]
 fn whole_sum<F: Frame>(frame: &F) -> Option<Sum> {
     let addresses: [u8; 8] = frame.load(OUTER_ADDRESSES)?;
     let [l0, l1] = frame.load(OUTER_UDP + 4)?;
-    let mut left = u16::from_be_bytes([l0, l1]) as usize;
-    let pseudo = Sum::ZERO.bytes(&addresses).word(u16::from(ipv4::UDP)).word(left as u16);
-    let (mut at, mut sum) = (OUTER_UDP, 0);
-    for _ in 0..MAX_CHUNKS {
-        // The last one apart: what it leaves is nothing, which the verifier would not see.
-        if left <= CHUNK {
-            return Some(pseudo.word(Sum::of_native(sum + chunk(frame, at, left)?).fold()));
-        }
-        sum += chunk(frame, at, CHUNK)?;
-        at += CHUNK;
-        left -= CHUNK;
-    }
-    None
-}
-
-/// The sum of the 32-bit words of `len` bytes at offset `at`, the last one padded with zeros.
-#[inline(always)]
-fn chunk<F: Frame>(frame: &F, at: usize, len: usize) -> Option<u64> {
-    let mut bytes = Zeroed::<CHUNK>::new();
-    frame.copy(at, len, &mut bytes.0)?;
-    let words = bytes.0.as_chunks::<4>().0;
-    Some(words.iter().fold(0, |sum, word| sum + u64::from(u32::from_ne_bytes(*word))))
+    let len = u16::from_be_bytes([l0, l1]);
+    let pseudo = Sum::ZERO.bytes(&addresses).word(u16::from(ipv4::UDP)).word(len);
+    Some(pseudo.word(sum::over(frame, OUTER_UDP, len as usize)?.fold()))
 }
 
 /// Takes the tunnel's headers off and writes `ethernet` as the frame's header. The inner packet then starts at

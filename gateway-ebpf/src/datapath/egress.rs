@@ -11,7 +11,9 @@ use super::nat::{self, Rewrite, Sender};
 use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
-use super::{Action, Direction, Env, Exit, Frame, Outcome, Step, arp, icmp, martian, options};
+use super::{
+    Action, Direction, Env, Exit, Frame, Outcome, Step, Way, arp, fragment, icmp, martian, offload, options,
+};
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
 /// the next hop towards the gateway, taken the TTL and answered what is too big.
@@ -154,14 +156,16 @@ fn to_eip<F: Frame, E: Env>(
     }
     let fit = pmtu::fit(frame, packet, config.tunnel_mtu);
     if fit == Fit::Fragment {
-        // A local pod's checksum may be one that a NIC is to complete: it cannot be cut here.
-        return Err(Outcome::drop(Verdict::DropTooBig));
+        let number = fragment::number(frame, packet, config.tunnel_mtu, Way::Leaving)?;
+        fragment::cut(frame, packet, config.tunnel_mtu, number)?;
     }
     if fit == Fit::Report {
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
         let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
         icmp::permit(frame, env, config, packet, Verdict::DropTooBig)?;
+        // The kernel shortens no packet to less than the checksum that is left to a NIC.
+        offload::complete(frame, packet)?;
         icmp::report(frame, config, packet, error, &answer.emit())?;
         return Err(Outcome::new(Verdict::FragmentationNeeded, inject(config)));
     }

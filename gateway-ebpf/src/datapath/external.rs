@@ -11,7 +11,8 @@ use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
 use super::{
-    Direction, Env, Exit, Frame, Nic, Outcome, Step, arp, can_send, fragment, geneve, icmp, martian, options,
+    Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, arp, can_send, fragment, geneve, icmp, martian,
+    options,
 };
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
@@ -122,7 +123,7 @@ fn to_worker<F: Frame, E: Env>(
             return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
         }
         Fit::Fragment => {
-            let number = fragment::number(frame, &packet, config.tunnel_mtu)?;
+            let number = fragment::number(frame, &packet, config.tunnel_mtu, Way::Arriving)?;
             fragment::cut(frame, &mut packet, config.tunnel_mtu, number)?;
         }
     }

@@ -1,10 +1,10 @@
 //! Fragmentation of what is too long for the next hop and may be fragmented (RFC 791 section 3.2).
 //!
-//! TC alone can do it. It has copies of the packet received again, as many as there are fragments to be, each with its number in
+//! TC alone can do it. It has copies of the packet come by again, as many as there are fragments to be, each with its number in
 //! its source MAC; a copy is cut down to its fragment and goes on as any packet does. Not in the skb's mark, which another program
 //! may clear: a copy of which copies are made, and so on, would be a storm. Who sends such a source gets his own packet cut.
 //!
-//! Fragments may be cut again. Every fragment has all options, also those that a router need not copy.
+//! Fragments may be cut again. The first of them has all options, the others have those that are to be copied.
 
 use core::hint::black_box;
 
@@ -13,7 +13,7 @@ use gateway_common::verdict::Verdict;
 use gateway_common::wire::{eth, ipv4};
 
 use super::packet::Packet;
-use super::{Frame, Outcome, Step};
+use super::{Exit, Frame, Outcome, Step, Way, offload, options};
 
 /// Fragments of one packet at most: 64 KiB at the smallest MTU of today's links.
 const MAX_FRAGMENTS: u32 = 64;
@@ -21,13 +21,11 @@ const MAX_FRAGMENTS: u32 = 64;
 const STRIDE: usize = 4_000;
 /// So often at most: a packet is no longer than 64 KiB.
 const STRIDES: usize = 17;
-/// Bytes of options at most.
-const OPTIONS: usize = 40;
 
 /// Ends the way of a packet too long for `mtu` bytes whose copies become its fragments; goes on with the number of such a
-/// copy. Called before anything is changed.
+/// copy. Called before anything is changed; the copies come by the way the frame does.
 #[inline(always)]
-pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) -> Step<u32> {
+pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32, way: Way) -> Step<u32> {
     if !F::KERNEL_RESOLVES {
         return Err(Outcome::pass(Verdict::PassToTwin));
     }
@@ -43,15 +41,21 @@ pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32) -> Step
     if count > MAX_FRAGMENTS {
         return Err(Outcome::drop(Verdict::DropTooBig));
     }
-    match copy(frame, count) {
-        Some(()) => Err(Outcome::drop(Verdict::Fragmented)),
-        None => Err(Outcome::drop(Verdict::DropNoRoom)),
+    // Of what comes in a tunnel it would be the outer checksum, which goes with the tunnel.
+    if packet.ip == eth::HEADER_LEN {
+        offload::complete(frame, packet)?;
+    }
+    match (copy(frame, count, way), way) {
+        (Some(()), Way::Arriving) => Err(Outcome::drop(Verdict::Fragmented)),
+        (Some(()), Way::Leaving) => Err(Outcome::new(Verdict::Fragmented, Exit::REFLECT)),
+        (None, _) => Err(Outcome::drop(Verdict::DropNoRoom)),
     }
 }
 
-/// Makes the copies.
+/// Makes the copies. What leaves is itself the last of them: a kernel told that it was dropped would not send the rest of a
+/// datagram that it has fragmented, and its sender would hear of an error.
 #[inline(always)]
-fn copy<F: Frame>(frame: &mut F, count: u32) -> Option<()> {
+fn copy<F: Frame>(frame: &mut F, count: u32, way: Way) -> Option<()> {
     for number in 1..=MAX_FRAGMENTS {
         // Hidden from the compiler, which would leave the loop no end that the verifier sees.
         if number > black_box(count) {
@@ -59,7 +63,9 @@ fn copy<F: Frame>(frame: &mut F, count: u32) -> Option<()> {
         }
         let [m0, m1, m2, m3, m4, _] = Mac::FRAGMENT.0;
         frame.store(eth::SOURCE, &[m0, m1, m2, m3, m4, number as u8])?;
-        frame.receive_copy()?;
+        if number < count || way == Way::Arriving {
+            frame.repeat(way)?;
+        }
     }
     Some(())
 }
@@ -120,9 +126,13 @@ fn reduce<F: Frame>(frame: &mut F, packet: &mut Packet, mtu: u32, number: u32) -
 fn take<F: Frame>(frame: &mut F, packet: &mut Packet, start: usize, len: u16, more: bool) -> Option<()> {
     let ethernet: [u8; eth::HEADER_LEN] = frame.load(0)?;
     let count = packet.header.header_len() - ipv4::HEADER_LEN;
-    let mut options = [0; OPTIONS];
+    let mut options = [0; ipv4::MAX_OPTIONS];
     if count > 0 {
         frame.copy(packet.ip + ipv4::HEADER_LEN, count, &mut options)?;
+        if start > 0 {
+            let change = options::take_out(&mut options, options::not_copied(frame, packet));
+            packet.header.change_options(change);
+        }
     }
     packet.header.set_fragment(len, (start / 8) as u16, more);
     let mut left = start;

@@ -50,12 +50,21 @@ pub trait Frame {
     /// Cuts the frame to `len` bytes.
     fn truncate(&mut self, len: u32) -> Option<()>;
 
-    /// Has a copy of the frame received again, here. Only asked of an engine that [resolves](Self::KERNEL_RESOLVES).
-    fn receive_copy(&mut self) -> Option<()>;
+    /// Has a copy of the frame come by again, here. Only asked of an engine that [resolves](Self::KERNEL_RESOLVES).
+    fn repeat(&mut self, way: Way) -> Option<()>;
 
     /// Carries a change into an L4 checksum that covers it (RFC 1624). A method of the frame, since an skb may hold
-    /// a checksum that the NIC has yet to complete.
+    /// a checksum that the NIC has yet to complete: then one of bytes behind the pseudo-header changes nothing.
     fn update_l4_checksum(&mut self, offset: usize, change: L4Change) -> Option<()>;
+}
+
+/// Which way a frame passes its interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Way {
+    /// It has arrived there.
+    Arriving,
+    /// It leaves by it.
+    Leaving,
 }
 
 /// What room at the head of a frame is for.
@@ -65,6 +74,8 @@ pub enum Room {
     Tunnel,
     /// The IPv4 and ICMP headers of an error.
     IcmpError,
+    /// The longest IPv4 header and more, which were there before.
+    Again,
 }
 
 impl Room {
@@ -73,6 +84,8 @@ impl Room {
         match self {
             Self::Tunnel => geneve::OVERHEAD,
             Self::IcmpError => ipv4::HEADER_LEN + icmp::HEADER_LEN,
+            // With the Ethernet header a multiple of eight.
+            Self::Again => ipv4::HEADER_LEN + ipv4::MAX_OPTIONS + 6,
         }
     }
 }

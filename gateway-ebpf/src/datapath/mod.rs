@@ -11,10 +11,12 @@ mod geneve;
 mod icmp;
 mod martian;
 mod nat;
+mod offload;
 mod options;
 mod packet;
 mod pmtu;
 mod quote;
+mod sum;
 mod underlay;
 mod zeroed;
 
@@ -25,7 +27,7 @@ use gateway_common::tables::{
 };
 use gateway_common::verdict::Verdict;
 
-pub use frame::{Direction, Env, Frame, L4Change, Room};
+pub use frame::{Direction, Env, Frame, L4Change, Room, Way};
 
 /// Where a frame is seen. Each is one function.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -48,7 +50,7 @@ pub enum Action {
     Pass,
     /// Drop it.
     Drop,
-    /// Send it out by the interface it arrived on.
+    /// Send it out by the interface it is on.
     Reflect,
     /// Send it out by `ifindex`; its Ethernet header is complete.
     Redirect,

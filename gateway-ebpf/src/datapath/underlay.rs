@@ -13,7 +13,7 @@ use super::packet;
 use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
-    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, can_send, fragment, icmp, martian,
+    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, can_send, fragment, icmp, martian,
     on_external_link, options,
 };
 
@@ -113,7 +113,7 @@ fn to_external<F: Frame, E: Env>(
             let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
             return error_to_pod(frame, env, config, tunnelled, error);
         }
-        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu)?,
+        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu, Way::Arriving)?,
     };
     can_send(frame, config, Nic::EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
@@ -181,6 +181,8 @@ fn inject<F: Frame, E: Env>(
     arrival::decapsulate(frame, tunnelled, &ethernet.emit())?;
     let packet = &mut tunnelled.packet;
     let destination = eip.map(|eip| eip.pod_ip);
+    // The way back is by the tunnel.
+    pmtu::clamp_mss(frame, packet, config);
     // To a pod the kernel is the router and takes its hop itself.
     nat::rewrite(frame, packet, sender.rewrite(destination, false))?;
     env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());

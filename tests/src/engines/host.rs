@@ -11,7 +11,7 @@ use gateway_common::tables::{
     NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
-use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room};
+use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room, Way};
 
 use super::{Engine, Kind, Seen};
 use crate::fixture::Tables;
@@ -146,7 +146,7 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
         Some(())
     }
 
-    fn receive_copy(&mut self) -> Option<()> {
+    fn repeat(&mut self, _: Way) -> Option<()> {
         Some(())
     }
 

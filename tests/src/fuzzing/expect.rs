@@ -121,7 +121,7 @@ fn needs_kernel(exit: Exit) -> bool {
 fn does(verdict: Verdict, action: Action) -> bool {
     match verdict.class() {
         // Its copies go on.
-        Class::Forward if verdict == Verdict::Fragmented => action == Action::Drop,
+        Class::Forward if verdict == Verdict::Fragmented => matches!(action, Action::Drop | Action::Reflect),
         Class::Forward => action != Action::Drop,
         Class::Answer => !matches!(action, Action::Drop | Action::Pass),
         Class::Pass => action == Action::Pass,

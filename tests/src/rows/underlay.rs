@@ -138,11 +138,18 @@ fn to_eip_rows() -> Vec<Row> {
     };
     let to_worker2 = geneve((GATEWAY_MAC, WORKER2_MAC), (GATEWAY, WORKER2));
     let to_worker1 = geneve((GATEWAY_MAC, WORKER1_MAC), (GATEWAY, WORKER1));
+    let syn = |ip: Ip, mss| ip.tcp(80, 40_000, &[TcpOptionElement::MaximumSegmentSize(mss)], b"");
+    let (connects, clamped) = (syn(ip(POD1, EIP0).ttl(63), 1460), syn(ip(EIP1, POD0).ttl(63), 1410));
+    let told = Row {
+        frame: from_worker1().carry(&connects),
+        ..injected("MSS of a SYN to an EIP on the gateway is lowered", EIP0, Verdict::ToEip, clamped)
+    };
     let here = injected("pod to an EIP on the gateway", EIP0, Verdict::ToEip, udp(ip(EIP1, POD0).ttl(63)));
     vec![
         turned("pod to an EIP on another worker", EIP2, to_worker2, POD2, SLOT2),
         turned("pod to its own EIP", EIP1, to_worker1, POD1, SLOT1),
         here.counts_in(SLOT0, 14 + before(EIP0).len()),
+        told.counts_in(SLOT0, 14 + connects.len()),
         injected("pod to nic-ip", NIC_IP, Verdict::ToNicIp, udp(ip(EIP1, NIC_IP).ttl(63))),
         twin("pod to an EIP on the gateway: not XDP's", EIP0),
         twin("pod to nic-ip: not XDP's", NIC_IP),

@@ -9,7 +9,11 @@ use serde_json::Value;
 
 use crate::capture::Capture;
 use crate::forged::{send, tunnel};
-use crate::scene::{CLIENT, EIP1, agent, eventually, ping, scene, verdict};
+use crate::scene::{CLIENT, EIP0, EIP1, Scene, agent, eips, eventually, ping, reaches, scene, verdict};
+use crate::transfer::{Payload, carry};
+
+/// Bytes of a stream.
+const STREAM: u64 = 50_000_000;
 
 /// Pings with so many bytes, DF clear; ping compares what comes back with what it sent.
 fn whole_again(lab: &Lab, from: &str, to: &str, size: u32) -> Result<()> {
@@ -37,12 +41,12 @@ fn text(size: usize) -> String {
     ('a'..='z').cycle().take(size).collect()
 }
 
-/// Sends one datagram from the client with DF clear, and compares.
-fn datagram(lab: &Lab, size: usize) -> Result<()> {
+/// Sends one datagram to pod1a with DF clear, and compares.
+fn datagram(lab: &Lab, from: &str, size: usize) -> Result<()> {
     let (sent, mut server) = (text(size), listen(lab, "pod1a")?);
     let target = format!("UDP:{EIP1}:7004,ip-mtu-discover=0,shut-none");
     let script = format!("printf %s {sent} | socat -b 65536 -u - {target}");
-    lab.read("client", &["timeout", "5", "sh", "-c", &script])?;
+    lab.read(from, &["timeout", "5", "sh", "-c", &script])?;
     has_received(&mut server, &sent)
 }
 
@@ -59,10 +63,10 @@ fn a_full_packet_without_df_arrives_in_fragments() -> Result<()> {
     ensure!(verdict(&lab, "gw1", "fragmented")? == 5, "each was cut once");
     ensure!(verdict(&lab, "gw1", "to_worker")? >= 10, "and went on in two parts");
     whole_again(&lab, "pod1a", CLIENT, 1472)?;
-    datagram(&lab, 1472)?;
+    datagram(&lab, "client", 1472)?;
     // The client itself sends fragments, of which the first is too long again.
     whole_again(&lab, "client", EIP1, 4000)?;
-    datagram(&lab, 9000)?;
+    datagram(&lab, "client", 9000)?;
     nothing_was_too_big(&lab)?;
     for wire in wires {
         let wire = wire.stop()?;
@@ -93,7 +97,7 @@ fn a_jumbo_frame_without_df_crosses_a_narrow_underlay() -> Result<()> {
     whole_again(&lab, "client", EIP1, 8900)?;
     ensure!(verdict(&lab, "gw1", "fragmented")? == 5, "each was cut once");
     ensure!(verdict(&lab, "gw1", "to_worker")? >= 35, "and went on in seven parts");
-    datagram(&lab, 8900)?;
+    datagram(&lab, "client", 8900)?;
     nothing_was_too_big(&lab)
 }
 
@@ -109,4 +113,79 @@ fn a_pods_jumbo_frame_without_df_crosses_a_narrow_external_network() -> Result<(
     has_received(&mut server, &sent)?;
     ensure!(verdict(&lab, "gw1", "fragmented")? == 1, "it was cut");
     nothing_was_too_big(&lab)
+}
+
+/// A scene in which pod0a, of the gateway, has [`EIP0`], and reaches [`EIP1`] over the programs as one does whose packets no NAT sees.
+fn from_the_gateway(prefix: &str) -> Result<Scene> {
+    let lab = scene(prefix, 1500)?;
+    lab.annotate("pod0a", Some(EIP0))?;
+    let both = || Ok(eips(&lab, "gw1")?.len() == 2);
+    eventually(Duration::from_secs(20), "gw1 holds both EIPs", both)?;
+    let rules = format!(
+        "add table ip direct; add chain ip direct pre {{ type filter hook prerouting priority raw; }}; \
+         add rule ip direct pre ip saddr 10.244.0.10 ip daddr {EIP1} notrack; \
+         add rule ip direct pre ip saddr {EIP1} ip daddr 10.244.0.10 notrack"
+    );
+    lab.read("gw1", &["nft", &rules])?;
+    eventually(
+        Duration::from_secs(2),
+        "pod0a reaches pod1a",
+        || Ok(reaches(&lab, "pod0a", EIP1, 1).is_ok()),
+    )?;
+    Ok(lab)
+}
+
+#[test]
+fn a_pod_of_the_gateway_sends_full_packets_without_df() -> Result<()> {
+    let lab = from_the_gateway("y4-")?;
+    let wire = Capture::start(&lab, "switch", "worker1")?;
+    let cut = || verdict(&lab, "gw1", "fragmented");
+    whole_again(&lab, "pod0a", EIP1, 1472)?;
+    ensure!(cut()? == 5, "each was cut once, not {}", cut()?);
+    // What it has fragmented itself: the first part is too long again.
+    whole_again(&lab, "pod0a", EIP1, 2000)?;
+    ensure!(cut()? == 10, "each was cut once, not {}", cut()?);
+    datagram(&lab, "pod0a", 4000)?;
+    ensure!(cut()? == 12, "two of its parts were cut, not {}", cut()? - 10);
+    // Its kernel leaves the checksum of a whole one to a NIC.
+    let offloads = lab.read("pod0a", &["ethtool", "-k", "eth0"])?;
+    ensure!(offloads.contains("tx-checksumming: on"), "pods leave checksums to NICs: {offloads}");
+    datagram(&lab, "pod0a", 1472)?;
+    ensure!(cut()? == 13, "it was cut");
+    nothing_was_too_big(&lab)?;
+    wire.stop()?.are_well_formed("the underlay")
+}
+
+#[test]
+fn a_checksum_left_to_a_nic_inside_a_pods_tunnel_is_not_broken() -> Result<()> {
+    let lab = from_the_gateway("y5-")?;
+    // Its answers come directly, and would be learned as where to send.
+    for (pod, remote, own) in [("pod0a", EIP1, "10.9.9.1"), ("pod1a", EIP0, "10.9.9.2")] {
+        let make = format!(
+            "ip link add vx0 type vxlan id 7 remote {remote} dstport 4789 nolearning && ip link set vx0 mtu 1450 up && \
+             ip addr add {own}/24 dev vx0"
+        );
+        lab.read(pod, &["sh", "-c", &make])?;
+    }
+    reaches(&lab, "pod0a", "10.9.9.2", 1)?;
+    whole_again(&lab, "pod0a", "10.9.9.2", 1422)?;
+    let cut = verdict(&lab, "gw1", "fragmented")?;
+    ensure!(cut == 5, "each was cut once, not {cut}");
+    nothing_was_too_big(&lab)?;
+    let script =
+        format!("printf %s {} | socat -u - UDP:10.9.9.2:7004,ip-mtu-discover=0,shut-none", text(1422));
+    lab.read("pod0a", &["sh", "-c", &script])?;
+    let refused = || Ok(verdict(&lab, "gw1", "drop_too_big")? == 1);
+    eventually(Duration::from_secs(2), "what cannot be completed is dropped by name", refused)
+}
+
+#[test]
+fn a_pod_of_the_gateway_sends_a_stream_by_clamping_alone() -> Result<()> {
+    let lab = from_the_gateway("y6-")?;
+    carry(&lab, &Payload::new(STREAM)?, "pod0a", "pod1a", EIP1, 7001)?;
+    for reason in ["fragmentation_needed", "fragmented", "drop_too_big", "drop_no_room"] {
+        let count = verdict(&lab, "gw1", reason)?;
+        ensure!(count == 0, "{reason}: {count} segments were too long in spite of the MSS");
+    }
+    Ok(())
 }
