@@ -1,6 +1,6 @@
 //! Frames arriving on the underlay NIC, on the gateway and on a worker.
 
-use etherparse::{EtherType, Icmpv4Type};
+use etherparse::{EtherType, Icmpv4Type, TcpOptionElement};
 use gateway_common::addr::Mac;
 use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
 use gateway_common::verdict::Verdict;
