@@ -51,6 +51,14 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for figure in &after.figures {
         let same = |old: &&Figure| old.name == figure.name && old.unit == figure.unit;
         let Some(old) = before.figures.iter().find(same) else { continue };
+        if old.not_possible.is_some() || figure.not_possible.is_some() {
+            let shown = |figure: &Figure| match figure.not_possible {
+                Some(_) => "not possible".to_owned(),
+                None => format!("{:.2}", figure.percentile(50)),
+            };
+            table.add_row([&figure.name, &figure.unit, &shown(old), &shown(figure), ""]);
+            continue;
+        }
         let (was, is) = (old.percentile(50), figure.percentile(50));
         let word = match change(old, figure) {
             Change::Same => "same within noise".to_owned(),

@@ -11,6 +11,7 @@ use crate::{
     chain::{
         flow::{EIPS, Way},
         gateway::Gateway,
+        mounts,
         stack::Stack,
     },
     packets::rounds::{cpus, pin},
@@ -38,6 +39,7 @@ const CANDIDATES: [Gateway; 5] = [Gateway::Ours, FLOOR, PLAIN, Gateway::Stack(St
 /// Carries it out.
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let mut report = Report::new("hop");
+    mounts::private()?;
     let first = *cpus()?.first().context("no CPU to run on")?;
     let cpu = pin()?;
     say("setting up");

@@ -26,7 +26,7 @@ Examples:
   cargo xtask bench program                  time per packet of the XDP programs
   cargo xtask bench scale                    the same with up to a million EIPs, and memory
   cargo xtask bench tables                   the agent's writes to the tables, and its resync with them
-  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, a mere redirect
+  cargo xtask bench hop                      packets through a whole gateway: ours, the kernel's, Open vSwitch, a mere redirect
   cargo xtask bench tcp                      one TCP stream through the same gateways
   cargo xtask bench latency                  UDP round trips through them
   cargo xtask bench control                  from the annotation to the first packet, memory, start

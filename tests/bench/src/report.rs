@@ -41,6 +41,9 @@ pub(crate) struct Figure {
     pub(crate) aim_of: Statistic,
     /// In ascending order.
     pub(crate) samples: Vec<f64>,
+    /// Why there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) not_possible: Option<String>,
 }
 
 /// One number that stands for many samples.
@@ -59,7 +62,20 @@ impl Figure {
     pub(crate) fn new(name: impl Into<String>, unit: &str, mut samples: Vec<f64>) -> Self {
         samples.sort_by(f64::total_cmp);
         let (name, unit) = (name.into(), unit.to_owned());
-        Self { name, unit, aim: None, aim_is_least: false, aim_of: Statistic::Median, samples }
+        Self {
+            name,
+            unit,
+            aim: None,
+            aim_is_least: false,
+            aim_of: Statistic::Median,
+            samples,
+            not_possible: None,
+        }
+    }
+
+    /// One that cannot be measured, and why.
+    pub(crate) fn not_possible(name: impl Into<String>, unit: &str, why: impl Into<String>) -> Self {
+        Self { not_possible: Some(why.into()), ..Self::new(name, unit, Vec::new()) }
     }
 
     /// The same, with what we aim for.
@@ -94,6 +110,11 @@ impl Figure {
     }
 
     fn cells(&self) -> [String; 8] {
+        if let Some(why) = &self.not_possible {
+            let none = || "–".to_owned();
+            let (name, unit) = (self.name.clone(), self.unit.clone());
+            return [name, unit, none(), none(), none(), none(), none(), format!("not possible: {why}")];
+        }
         let aim = self.aim.map_or_else(String::new, |aim| {
             let of = match self.aim_of {
                 Statistic::Median => "median",
@@ -204,6 +225,12 @@ mod tests {
         let all = [0, 50, 99, 100].map(|percent| figure.percentile(percent));
         assert_eq!(all, [1.0, 100.0, 198.0, 200.0]);
         assert_eq!(Figure::new("none", "ms", Vec::new()).percentile(99), 0.0);
+    }
+
+    #[test]
+    fn what_is_not_possible_has_no_numbers() {
+        let figure = Figure::not_possible("f", "ms", "no road");
+        assert_eq!(figure.cells(), ["f", "ms", "–", "–", "–", "–", "–", "not possible: no road"]);
     }
 
     #[test]

@@ -10,7 +10,16 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{
-    chain::{daemon::Daemon, flow::Way, gateway::Gateway, stack::Stack, talk::Talk, wires::Wiring},
+    chain::{
+        daemon::{Daemon, GO_FIRST},
+        flow::Way,
+        gateway::Gateway,
+        mounts,
+        ovs::Port,
+        stack::Stack,
+        talk::{Talk, modes},
+        wires::Wiring,
+    },
     packets::rounds::cpus,
     report::{Figure, Report, Statistic},
     say,
@@ -36,50 +45,63 @@ type Candidate = (Gateway, bool);
 const OURS: Candidate = (Gateway::Ours, false);
 const CONNTRACK: Candidate = (Gateway::Stack(Stack::Conntrack), false);
 const CONNTRACK_GRO: Candidate = (Gateway::Stack(Stack::Conntrack), true);
-const CANDIDATES: [Candidate; 7] = [
-    OURS,
-    (Gateway::Floor, false),
-    (Gateway::Stack(Stack::Plain), false),
-    (Gateway::Stack(Stack::Plain), true),
-    (Gateway::Stack(Stack::Stateless), true),
-    CONNTRACK,
-    CONNTRACK_GRO,
-];
+
+/// All, Open vSwitch on this CPU. That puts no segments together: it drops what is longer than the MTU.
+fn candidates(cpu: usize) -> [Candidate; 9] {
+    [
+        OURS,
+        (Gateway::Floor, false),
+        (Gateway::Stack(Stack::Plain), false),
+        (Gateway::Stack(Stack::Plain), true),
+        (Gateway::Stack(Stack::Stateless), true),
+        CONNTRACK,
+        CONNTRACK_GRO,
+        (Gateway::Ovs(Port::Xdp, cpu), false),
+        (Gateway::Ovs(Port::Packet, cpu), false),
+    ]
+}
+
 const PORT: &str = "5201";
-/// Runs a command in a session of its own, whose processes go before all that are not real-time: the scheduler shares a CPU
-/// among sessions first (sched(7), autogroup).
-const GO_FIRST: [&str; 5] = [
-    "setsid",
-    "sh",
-    "-c",
-    "if [ -w /proc/self/autogroup ]; then echo -20 > /proc/self/autogroup; fi; exec \"$@\"",
-    "sh",
-];
 
 /// Carries it out.
 pub(crate) fn run(args: &Args) -> Result<Report> {
     let mut report = Report::new("tcp");
+    mounts::private()?;
     let cpus = cpus()?;
+    let candidates = candidates(*cpus.first().context("no CPU to run on")?);
     report.conditions = conditions(&cpus);
-    let mut rates: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for mtu in &args.mtus {
         say(&format!("setting up, MTU {mtu}"));
-        let lines = CANDIDATES.map(|candidate| Line::stand(candidate, *mtu));
+        let lines = candidates.map(|candidate| Line::attempt(candidate, *mtu));
         let lines: Vec<_> = lines.into_iter().collect::<Result<_>>()?;
         say(&format!("{} rounds of {} s", args.rounds, args.seconds));
-        for _ in 0..args.rounds {
-            for line in &lines {
-                for way in Way::BOTH {
-                    let rate = line.stream(way, args.seconds, &cpus)?;
-                    rates.entry(name(*mtu, way, line.candidate)).or_default().push(rate);
-                }
+        report
+            .conditions
+            .extend(modes(lines.iter().flat_map(|(_, line)| line).map(|line| &line.talk), *mtu)?);
+        let rates = rates(&lines, args, &cpus)?;
+        report.figures.extend(figures(&lines, &rates, *mtu)?);
+    }
+    Ok(report)
+}
+
+/// Gbit/s by name, one a round.
+type Rates = BTreeMap<String, Vec<f64>>;
+
+/// A candidate that is up, or why it cannot be.
+type Tried = (Candidate, Result<Line, String>);
+
+fn rates(lines: &[Tried], args: &Args, cpus: &[usize]) -> Result<Rates> {
+    let mut rates = Rates::new();
+    for _ in 0..args.rounds {
+        for (candidate, line) in lines {
+            let Ok(line) = line else { continue };
+            for way in Way::BOTH {
+                let rate = line.stream(way, args.seconds, cpus)?;
+                rates.entry(name(way, *candidate)).or_default().push(rate);
             }
         }
     }
-    for mtu in &args.mtus {
-        report.figures.extend(figures(&rates, *mtu)?);
-    }
-    Ok(report)
+    Ok(rates)
 }
 
 fn conditions(cpus: &[usize]) -> Vec<String> {
@@ -90,8 +112,13 @@ fn conditions(cpus: &[usize]) -> Vec<String> {
              segments together (GRO). Bits of payload that arrived."
         ),
         "Ours at gateway and worker, natively and as shipped; A and B with VXLAN at both; C and the floor without tunnel, so \
-         with 50 bytes more in each packet. GRO at the gateway's NICs as it says; ours and the floor have no use for it. No OVS in userspace: it \
-         wants a third CPU."
+         with 50 bytes more in each packet. GRO at the gateway's NICs as it says; ours and the floor have no use for it."
+            .to_owned(),
+        "OVS in userspace, as in `hop`, with ours at the worker, has threads of its own. They and iperf3's two ends share two CPUs, to its \
+         disadvantage: a third would be its own. They are all on the first CPU, with the same priority as iperf3, and one end is there \
+         too: by AF_XDP, where a thread polls all the time, the receiver, by AF_PACKET the sender. That is the fastest for it of four: so, the \
+         other way round, both ends on the other CPU, or where the scheduler puts them. It is stopped (SIGSTOP) while others are \
+         measured. GRO at its NICs and userspace-tso are off: it drops what is longer than the MTU, and a tunnel takes no TSO."
             .to_owned(),
     ]
 }
@@ -104,9 +131,12 @@ struct Line {
 }
 
 impl Line {
-    fn stand(candidate: Candidate, mtu: u16) -> Result<Self> {
+    fn attempt(candidate: Candidate, mtu: u16) -> Result<Tried> {
         let (gateway, gateway_gro) = candidate;
-        let talk = Talk::stand(gateway, Wiring { mtu, gateway_gro, ends_gro: true })?;
+        let talk = match Talk::attempt(gateway, Wiring { mtu, gateway_gro, ends_gro: true })? {
+            Ok(talk) => talk,
+            Err(why) => return Ok((candidate, Err(why))),
+        };
         let worker = &talk.standing.chain.worker;
         let server = Daemon::start(worker, &[GO_FIRST.as_slice(), &["iperf3", "-s", "-p", PORT]].concat())?;
         let deadline = Instant::now() + Duration::from_secs(5);
@@ -114,16 +144,14 @@ impl Line {
             ensure!(Instant::now() < deadline, "the iperf3 server does not listen");
             thread::sleep(Duration::from_millis(20));
         }
-        Ok(Self { candidate, talk, _server: server })
+        Ok((candidate, Ok(Self { candidate, talk, _server: server })))
     }
 
     /// Gbit/s.
     fn stream(&self, way: Way, seconds: u32, cpus: &[usize]) -> Result<f64> {
         let (eip, seconds) = (self.talk.eip().to_string(), seconds.to_string());
-        let affinity = match cpus {
-            [first, .., last] => format!("{first},{last}"),
-            _ => "0,0".to_owned(),
-        };
+        let affinity = affinity(self.candidate.0, way, cpus);
+        let _awake = self.talk.awake()?;
         let mut words = GO_FIRST.to_vec();
         words.extend(["timeout", "30", "iperf3", "-J", "-p", PORT, "-c", &eip, "-t", &seconds]);
         words.extend(["-O", "0.5", "-A", &affinity]);
@@ -139,25 +167,40 @@ impl Line {
     }
 }
 
+/// CPUs of client and worker, as iperf3 takes them. Open vSwitch works on the first, where it takes the end that leaves it more: by AF_XDP
+/// the receiver, by AF_PACKET the sender.
+fn affinity(gateway: Gateway, way: Way, cpus: &[usize]) -> String {
+    let [first, .., last] = cpus else { return "0,0".to_owned() };
+    let worker_is_first = match gateway {
+        Gateway::Ovs(Port::Xdp, _) => way == Way::In,
+        Gateway::Ovs(Port::Packet, _) => way == Way::Out,
+        Gateway::Ours | Gateway::Floor | Gateway::Stack(_) => false,
+    };
+    if worker_is_first { format!("{last},{first}") } else { format!("{first},{last}") }
+}
+
 fn label((gateway, gro): Candidate) -> String {
     let with = if gro { ", GRO" } else { "" };
     format!("{}{with}", gateway.name())
 }
 
-fn name(mtu: u16, way: Way, candidate: Candidate) -> String {
-    format!("MTU {mtu}, {}, {}", way.name(), label(candidate))
+fn name(way: Way, candidate: Candidate) -> String {
+    format!("{}, {}", way.name(), label(candidate))
 }
 
-fn figures(rates: &BTreeMap<String, Vec<f64>>, mtu: u16) -> Result<Vec<Figure>> {
+fn figures(lines: &[Tried], rates: &Rates, mtu: u16) -> Result<Vec<Figure>> {
     let of = |way, candidate| {
-        let name = name(mtu, way, candidate);
+        let name = name(way, candidate);
         rates.get(&name).with_context(|| format!("{name} was not measured"))
     };
     let mut figures = Vec::new();
     for way in Way::BOTH {
-        for candidate in CANDIDATES {
-            let rate = of(way, candidate)?.clone();
-            figures.push(Figure::new(name(mtu, way, candidate), "Gbit/s", rate));
+        for (candidate, line) in lines {
+            let (name, unit) = (format!("MTU {mtu}, {}", name(way, *candidate)), "Gbit/s");
+            figures.push(match line {
+                Ok(_) => Figure::new(name, unit, of(way, *candidate)?.clone()),
+                Err(why) => Figure::not_possible(name, unit, why),
+            });
         }
     }
     // P11.

@@ -21,6 +21,10 @@ use super::{
 };
 use crate::packets::population::Population;
 
+/// What a page has room for next to what a driver and XDP need in it: veth attaches no program that reads single buffers, such as
+/// OVS's, to a device of more.
+pub(crate) const XDP_MTU: u16 = 3506;
+
 /// A kind of gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Gateway {
@@ -71,6 +75,11 @@ impl Gateway {
             Self::Stack(Stack::Stateless | Stack::Conntrack) => way == Way::In,
             Self::Ovs(..) => true,
         }
+    }
+
+    /// Whether packets of this MTU may be more than it can take, which is then to be told and is no error.
+    pub(crate) const fn may_lack_room(self, mtu: u16) -> bool {
+        matches!(self, Self::Ovs(Port::Xdp, _)) && mtu > XDP_MTU
     }
 
     /// Lays a chain and sets the gateway up.

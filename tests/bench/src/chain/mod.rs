@@ -5,6 +5,7 @@ pub(crate) mod daemon;
 pub(crate) mod ends;
 pub(crate) mod flow;
 pub(crate) mod gateway;
+pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod ovs;
 pub(crate) mod stack;

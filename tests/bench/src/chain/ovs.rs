@@ -5,17 +5,18 @@
 
 use std::{
     fmt::Write,
-    fs, process, thread,
+    fs, thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
 use gateway_common::addr::Mac;
 use gateway_tests::fixture::{CLIENT_MAC, GATEWAY, GATEWAY_MAC, NIC_MAC, VNI, WORKER1_MAC};
+use nix::sys::signal::Signal;
 
 use super::{
     clock::on_cpu,
-    daemon::Daemon,
+    daemon::{Daemon, GO_FIRST},
     flow::EIPS,
     namespace::Namespace,
     stack::{dotted, nodes},
@@ -67,7 +68,7 @@ impl Drop for Folder {
 impl Ovs {
     /// Starts one in a gateway's namespace, its polling threads on this CPU.
     pub(crate) fn start(gateway: Namespace, port: Port, cpu: usize) -> Result<Self> {
-        let folder = Folder(format!("/run/eip-gateway-bench-{}-{port:?}", process::id()));
+        let folder = Folder(format!("/run/eip-gateway-bench-{port:?}"));
         fs::create_dir(&folder.0).with_context(|| format!("making {}", folder.0))?;
         let path = |name: &str| format!("{}/{name}", folder.0);
         gateway
@@ -87,10 +88,16 @@ impl Ovs {
             (format!("--log-file={}", ovs.path("log")), format!("--unixctl={}", ovs.path("vs.ctl")));
         let cpu = cpu.to_string();
         let words = ["env", &run, "taskset", "-c", &cpu, "ovs-vswitchd", &socket, &control, &log, quiet];
-        ovs.switch = Some(Daemon::start(&ovs.gateway, &words)?);
+        ovs.switch = Some(Daemon::start(&ovs.gateway, &[GO_FIRST.as_slice(), &words].concat())?);
         ovs.wait_for("vs.ctl")?;
         ovs.connect().with_context(|| ovs.complaints())?;
         Ok(ovs)
+    }
+
+    /// Stops all its threads, of which one polls all the time, until it is to go on; or has them go on.
+    pub(crate) fn pause(&self, pause: bool) -> Result<()> {
+        let switch = self.switch.as_ref().context("it does not run")?;
+        switch.signal(if pause { Signal::SIGSTOP } else { Signal::SIGCONT })
     }
 
     /// Starts to measure how long its threads work.
@@ -133,9 +140,9 @@ impl Ovs {
         for (node, ..) in nodes() {
             self.appctl(&["tnl/neigh/set", "br-phy", &dotted(node), &WORKER1_MAC.to_string()])?;
         }
-        let errors = self.vsctl("--columns=name,error find interface error!=[]")?;
+        let errors = self.vsctl("--bare --columns=error find interface error!=[]")?;
         if !errors.trim().is_empty() {
-            bail!("Open vSwitch could not use a NIC: {}", errors.trim());
+            bail!("Open vSwitch: {}", errors.trim());
         }
         let run = format!("OVS_RUNDIR={}", self.folder.0);
         self.gateway.run(&["env", &run, "ovs-ofctl", "add-flows", "br-int", "-"], &flows()?).map(drop)

@@ -20,7 +20,7 @@ use gateway_tests::{
 
 use super::{
     flow::{EIPS, TUNNEL, VXLAN_PORT, Work},
-    gateway::{Gateway, Standing},
+    gateway::{Gateway, Programs, Standing, XDP_MTU},
     stack::{dotted, tunnel_mac},
     wires::{Chain, WORKER_END, Wiring},
 };
@@ -28,6 +28,8 @@ use crate::packets::population::{FIRST_EIP, Member};
 
 /// The EIP that talks, somewhere among the others.
 const TALKER: Member = Member(200);
+/// Bytes of an IPv4 header and a UDP header.
+const HEADERS: u32 = 28;
 /// A pod answers within this time, or not at all.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -57,7 +59,40 @@ impl Talk {
         let talk = Self { standing, _worker: worker, address };
         talk.greet()
             .with_context(|| format!("client and pod do not reach each other by {}", gateway.name()))?;
+        talk.pause(true)?;
         Ok(talk)
+    }
+
+    /// The same, or why this gateway cannot take packets this long.
+    pub(crate) fn attempt(gateway: Gateway, wiring: Wiring) -> Result<Result<Self, String>> {
+        match Self::stand(gateway, wiring) {
+            Err(error) if gateway.may_lack_room(wiring.mtu) => {
+                // Without the first, which says who.
+                let why: Vec<_> = error.chain().skip(1).map(ToString::to_string).collect();
+                Ok(Err(format!("its AF_XDP takes packets of up to {XDP_MTU} bytes ({})", why.join(": "))))
+            }
+            stands => stands.map(Ok),
+        }
+    }
+
+    /// Has the gateway's threads, if it has any, work for as long as this lives: else they would take processor time from others.
+    pub(crate) fn awake(&self) -> Result<Awake<'_>> {
+        self.pause(false)?;
+        Ok(Awake(self))
+    }
+
+    /// How Open vSwitch reads NICs and writes to them, if it is the gateway.
+    pub(crate) fn mode(&self) -> Result<Option<String>> {
+        let Programs::Ovs(ovs) = &self.standing.programs else { return Ok(None) };
+        let _awake = self.awake()?;
+        ovs.mode().map(Some)
+    }
+
+    fn pause(&self, pause: bool) -> Result<()> {
+        match &self.standing.programs {
+            Programs::Ovs(ovs) => ovs.pause(pause),
+            Programs::None | Programs::Ours(_) | Programs::Floor(_) => Ok(()),
+        }
     }
 
     /// What the client reaches the pod by.
@@ -80,16 +115,33 @@ impl Talk {
         Ok([client, pod])
     }
 
+    /// With datagrams as long as fit into a tunnel.
     fn greet(&self) -> Result<()> {
         let [client, pod] = self.sockets(7)?;
-        let mut buffer = [0; 16];
+        let mtu = u32::from(self.standing.chain.wiring.mtu);
+        let greeting = vec![b'o'; mtu.saturating_sub(TUNNEL + HEADERS).try_into()?];
+        let mut buffer = vec![0; greeting.len() + 1];
         for socket in [&client, &pod] {
             socket.set_read_timeout(Some(PATIENCE))?;
         }
-        client.send(b"ahoy")?;
-        let (_, from): (_, SocketAddr) = pod.recv_from(&mut buffer).context("nothing reached the pod")?;
-        pod.send_to(b"aye", from)?;
+        client.send(&greeting)?;
+        let (_, from): (_, SocketAddr) = pod
+            .recv_from(&mut buffer)
+            .with_context(|| format!("{} bytes did not reach the pod", greeting.len()))?;
+        pod.send_to(&greeting, from)?;
         client.recv(&mut buffer).context("no answer reached the client").map(drop)
+    }
+}
+
+/// A gateway whose threads may work.
+#[derive(Debug)]
+pub(crate) struct Awake<'talk>(&'talk Talk);
+
+impl Drop for Awake<'_> {
+    fn drop(&mut self) {
+        if let Err(error) = self.0.pause(true) {
+            eprintln!("warning: {error:#}");
+        }
     }
 }
 
@@ -157,4 +209,10 @@ fn worker_tables(mtu: u16) -> Tables {
     tables.vteps = [(VtepKey { vtep: GATEWAY }, next_hop)].into();
     tables.internal.clear();
     tables
+}
+
+/// What is to be known of each Open vSwitch among these.
+pub(crate) fn modes<'talk>(talks: impl Iterator<Item = &'talk Talk>, mtu: u16) -> Result<Vec<String>> {
+    let modes = talks.filter_map(|talk| talk.mode().transpose());
+    modes.map(|mode| Ok(format!("MTU {mtu}: {}.", mode?))).collect()
 }

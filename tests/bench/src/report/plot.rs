@@ -12,9 +12,13 @@ const ROW: u32 = 44;
 const LABEL: i32 = 420;
 const SCALE: f64 = 470.0;
 
-/// Draws figures with several samples; each row has a scale of its own, from zero.
+/// Draws figures with several samples, and says which are not possible; each row has a scale of its own, from zero.
 pub(super) fn draw(report: &Report, path: &Path) -> Result<()> {
-    let rows: Vec<_> = report.figures.iter().filter(|figure| figure.samples.len() > 1).collect();
+    let rows: Vec<_> = report
+        .figures
+        .iter()
+        .filter(|figure| figure.samples.len() > 1 || figure.not_possible.is_some())
+        .collect();
     let height = ROW * u32::try_from(rows.len())? + ROW;
     let area = SVGBackend::new(path, (WIDTH, height)).into_drawing_area();
     let failed = |error: &dyn std::fmt::Display| anyhow!("drawing {}: {error}", path.display());
@@ -27,6 +31,13 @@ pub(super) fn draw(report: &Report, path: &Path) -> Result<()> {
         let full = figure.percentile(100).max(f64::MIN_POSITIVE);
         let at = |percent: usize| LABEL + scaled(figure.percentile(percent) / full);
         let label = format!("{} [{}]", figure.name, figure.unit);
+        if figure.not_possible.is_some() {
+            for (text, x) in [(label, 10), ("not possible".to_owned(), LABEL)] {
+                let text = Text::new(text, (x, middle - 8), font.clone());
+                area.draw(&text).map_err(|error| failed(&error))?;
+            }
+            continue;
+        }
         let ends = format!("{:.1}", figure.percentile(100));
         for element in [
             Text::new(label, (10, middle - 8), font.clone()),
