@@ -121,16 +121,25 @@ impl Tables {
         slots
     }
 
-    /// The slots that EIPs take which do not have them in `held`.
-    fn fresh_slots(&self, held: &Self) -> BTreeSet<u32> {
-        let of_pods = changed(&self.pods, &held.pods).map(|(_, pod)| (pod.eip.into(), pod.slot));
-        let of_eips = changed(&self.eips, &held.eips).map(|(key, eip)| (key.eip.into(), eip.slot));
+    /// The slots that EIPs take which do not have them in `held`, ascending.
+    fn fresh_slots(&self, held: &Self) -> Vec<u32> {
+        // A row that only changes otherwise has counted there before.
+        let of_pods = changed(&self.pods, &held.pods)
+            .filter(|(_, pod, held)| held.is_none_or(|held| (held.eip, held.slot) != (pod.eip, pod.slot)))
+            .map(|(_, pod, _)| (pod.eip.into(), pod.slot));
+        let of_eips = changed(&self.eips, &held.eips)
+            .filter(|(_, eip, held)| held.is_none_or(|held| held.slot != eip.slot))
+            .map(|(key, eip, _)| (key.eip.into(), eip.slot));
         let taken: Vec<(Ipv4Addr, u32)> = of_eips.chain(of_pods).collect();
         if taken.is_empty() {
-            return BTreeSet::new();
+            return Vec::new();
         }
         let known = held.slots();
-        taken.into_iter().filter(|pair| known.binary_search(pair).is_err()).map(|(_, slot)| slot).collect()
+        let fresh = taken.into_iter().filter(|pair| known.binary_search(pair).is_err());
+        let mut fresh: Vec<u32> = fresh.map(|(_, slot)| slot).collect();
+        fresh.sort();
+        fresh.dedup();
+        fresh
     }
 }
 
@@ -275,15 +284,16 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     ops
 }
 
-/// Rows of `want` that `held` lacks or has otherwise.
+/// Rows of `want` that `held` lacks or has otherwise, each with what `held` has.
 fn changed<'a, K: Ord, V: Eq>(
     want: &'a BTreeMap<K, V>,
     held: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = (&'a K, &'a V)> {
+) -> impl Iterator<Item = (&'a K, &'a V, Option<&'a V>)> {
     let mut held = held.iter().peekable();
-    want.iter().filter(move |(key, row)| {
-        while held.next_if(|(held, _)| held < key).is_some() {}
-        held.next_if(|(held, _)| held == key).is_none_or(|(_, held)| held != *row)
+    want.iter().filter_map(move |(key, row)| {
+        while held.next_if(|(held, _)| *held < key).is_some() {}
+        let held = held.next_if(|(held, _)| *held == key).map(|(_, held)| held);
+        (held != Some(row)).then_some((key, row, held))
     })
 }
 
@@ -293,7 +303,7 @@ fn put<K: Ord + Copy, V: Eq + Copy>(
     op: fn(K, V) -> TableOp,
     ops: &mut Vec<TableOp>,
 ) {
-    ops.extend(changed(want, held).map(|(key, row)| op(*key, *row)));
+    ops.extend(changed(want, held).map(|(key, row, _)| op(*key, *row)));
 }
 
 /// Rows of a direct table that `want` has otherwise, and those it lacks, which then hold nothing.

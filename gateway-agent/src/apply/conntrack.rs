@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::mem;
 use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
@@ -35,22 +37,49 @@ const HEADER: usize = 16;
 const GENERIC: usize = 4;
 const AF_INET: u8 = 2;
 
-/// Forgets, in a thread of its own, the connections to EIPs that were translated to another pod than the one now.
-/// `None`: the EIP is nobody's.
-pub fn forget(changed: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>) {
-    if changed.is_empty() {
-        return;
+/// EIPs, each with the pod that has it now; `None`: it is nobody's.
+type Changed = BTreeMap<Ipv4Addr, Option<Ipv4Addr>>;
+
+/// What the next walk of the table looks for.
+static WAITING: Mutex<Changed> = Mutex::new(Changed::new());
+/// One walks at a time.
+static WALK: Mutex<()> = Mutex::new(());
+
+/// Forgets, in a thread of its own, the connections to EIPs that were translated to another pod than the one now. One walk
+/// of the table is for all of them, and for those that more calls bring until it begins.
+pub fn forget(changed: Changed) {
+    if wait(&WAITING, changed) {
+        drop(tokio::task::spawn_blocking(forget_waiting));
     }
-    drop(tokio::task::spawn_blocking(move || match forget_now(&changed) {
+}
+
+fn forget_waiting() {
+    let _alone = locked(&WALK);
+    let changed = mem::take(&mut *locked(&WAITING));
+    match forget_now(&changed) {
         Ok(0) => {}
         Ok(count) => debug!(count, "connections to pods that lost their EIP forgotten"),
         Err(error) => {
             warn!("connections to pods that lost their EIP go on: {error}; see `conntrack -L -d EIP`")
         }
-    }));
+    }
 }
 
-fn forget_now(changed: &BTreeMap<Ipv4Addr, Option<Ipv4Addr>>) -> io::Result<usize> {
+/// Adds EIPs that changed; of one that changed twice, the latest counts. Returns whether a walk is to begin for them: the one
+/// for those that wait already takes them along.
+fn wait(waiting: &Mutex<Changed>, changed: Changed) -> bool {
+    let mut waiting = locked(waiting);
+    let first = waiting.is_empty() && !changed.is_empty();
+    waiting.extend(changed);
+    first
+}
+
+/// A panic elsewhere leaves nothing half done.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn forget_now(changed: &Changed) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -80,7 +109,7 @@ fn forget_now(changed: &BTreeMap<Ipv4Addr, Option<Ipv4Addr>>) -> io::Result<usiz
 }
 
 /// What names a connection to an EIP that is translated to a pod which does not have it; `None`: all is well.
-fn is_stale(connection: &[u8], changed: &BTreeMap<Ipv4Addr, Option<Ipv4Addr>>) -> Option<Vec<u8>> {
+fn is_stale(connection: &[u8], changed: &Changed) -> Option<Vec<u8>> {
     let eip = address(connection, CTA_TUPLE_ORIG, CTA_IP_V4_DST)?;
     let pod = address(connection, CTA_TUPLE_REPLY, CTA_IP_V4_SRC)?;
     // The EIP itself: not translated here, because it goes by the gateway or is turned round by the programs.
@@ -163,16 +192,19 @@ mod tests {
         encoded(kind | 0x8000, &encoded(CTA_TUPLE_IP | 0x8000, &addresses))
     }
 
+    const CLIENT: [u8; 4] = [10, 0, 0, 1];
+
+    /// From the client to an address, answered by another.
+    fn connection(to: [u8; 4], answers: [u8; 4]) -> Vec<u8> {
+        let status = encoded(3, &[0, 0, 0, 1]);
+        let id = encoded(CTA_ID, &[0, 0, 0, 9]);
+        [tuple(CTA_TUPLE_ORIG, CLIENT, to), tuple(CTA_TUPLE_REPLY, answers, CLIENT), status, id].concat()
+    }
+
     #[test]
     fn only_connections_to_another_pod_are_stale() {
-        let (client, eip, pod, old) =
-            ([10, 0, 0, 1], [192, 168, 100, 101], [10, 244, 1, 10], [10, 244, 1, 11]);
-        let connection = |to: [u8; 4], answers: [u8; 4]| {
-            let status = encoded(3, &[0, 0, 0, 1]);
-            let id = encoded(CTA_ID, &[0, 0, 0, 9]);
-            [tuple(CTA_TUPLE_ORIG, client, to), tuple(CTA_TUPLE_REPLY, answers, client), status, id].concat()
-        };
-        let named = [tuple(CTA_TUPLE_ORIG, client, eip), encoded(CTA_ID, &[0, 0, 0, 9])].concat();
+        let (eip, pod, old) = ([192, 168, 100, 101], [10, 244, 1, 10], [10, 244, 1, 11]);
+        let named = [tuple(CTA_TUPLE_ORIG, CLIENT, eip), encoded(CTA_ID, &[0, 0, 0, 9])].concat();
         for (to, answers, now, stale) in [
             (eip, old, Some(pod), true),
             (eip, old, None, true),
@@ -188,6 +220,25 @@ mod tests {
         for end in 0..whole.len() {
             let _no_panic = is_stale(&whole[..end], &BTreeMap::from([(eip.into(), None)]));
         }
+    }
+
+    #[test]
+    fn one_walk_is_for_all_eips_that_moved_before_it() {
+        let [one, two, three] = [101, 102, 103].map(|last| [192, 168, 100, last]);
+        let [old, new, newest] = [11, 12, 13].map(|last| [10, 244, 1, last]);
+        let waiting = Mutex::default();
+        assert!(!wait(&waiting, Changed::new()), "nothing moved, nothing to look for");
+        let pass = [(one.into(), Some(new.into())), (two.into(), None)];
+        assert!(wait(&waiting, pass.into()));
+        // Another pass, before the walk has begun.
+        assert!(!wait(&waiting, [(one.into(), Some(newest.into()))].into()));
+        let changed = mem::take(&mut *locked(&waiting));
+        for (to, answers, stale) in
+            [(one, old, true), (one, new, true), (one, newest, false), (two, old, true), (three, old, false)]
+        {
+            assert_eq!(is_stale(&connection(to, answers), &changed).is_some(), stale, "{to:?} {answers:?}");
+        }
+        assert!(wait(&waiting, pass.into()), "what moves during a walk has the next");
     }
 
     #[test]

@@ -124,3 +124,20 @@ fn keeps_the_outermost_prefixes() {
     assert_eq!(kept.internal, elements(&[], &["10.0.0.0/8", "172.16.0.1/32"], &[]).internal);
     assert_eq!(kept.internal.len(), 2);
 }
+
+#[test]
+fn all_eips_that_moved_are_told_at_once() {
+    let held = elements(
+        &[],
+        &["10.0.0.0/24"],
+        &[("192.0.2.1", "10.0.0.1"), ("192.0.2.2", "10.0.0.2"), ("192.0.2.3", "10.0.0.3")],
+    );
+    let now = elements(
+        &[],
+        &["10.0.0.0/24"],
+        &[("192.0.2.1", "10.0.0.9"), ("192.0.2.3", "10.0.0.3"), ("192.0.2.4", "10.0.0.4")],
+    );
+    let addr = |text: &str| text.parse::<Ipv4Addr>().unwrap();
+    let moved = [(addr("192.0.2.1"), Some(addr("10.0.0.9"))), (addr("192.0.2.2"), None)];
+    assert_eq!(held.moved(&now), moved.into());
+}
