@@ -116,8 +116,8 @@ fn conditions(cpus: &[usize]) -> Vec<String> {
             .to_owned(),
         "OVS in userspace, as in `hop`, with ours at the worker, has threads of its own. They and iperf3's two ends share two CPUs, to its \
          disadvantage: a third would be its own. They are all on the first CPU, with the same priority as iperf3, and one end is there \
-         too: by AF_XDP, where a thread polls all the time, the receiver, by AF_PACKET the sender. That is the fastest for it of four: so, the \
-         other way round, both ends on the other CPU, or where the scheduler puts them. It is stopped (SIGSTOP) while others are \
+         too: by AF_XDP, where a thread polls all the time, the receiver, by AF_PACKET the sender. Of four ways that were tried (so, the \
+         other way round, both ends on the other CPU, where the scheduler puts them) it is the fastest for it, by AF_PACKET within noise. It is stopped (SIGSTOP) while others are \
          measured. GRO at its NICs and userspace-tso are off: it drops what is longer than the MTU, and a tunnel takes no TSO."
             .to_owned(),
     ]
