@@ -131,23 +131,26 @@ impl Measured {
         Ok(figures)
     }
 
-    /// P7, P8 and P9: what must be kept, round by round.
+    /// P7, P8 and P9: what must be kept, round by round; and what of it a program that does nothing would keep.
     fn ratios(&self, way: Way) -> Result<Vec<Figure>> {
-        let ratio = |what, of: fn(Time) -> f64, to: Gateway| -> Result<Figure> {
-            let pairs = self.of(Gateway::Ours, way)?.iter().zip(self.of(to, way)?);
-            let name = format!("{}, ours / {}: {what}", way.name(), to.short());
-            Ok(Figure::new(name, "×", pairs.map(|(ours, other)| of(*ours) / of(*other)).collect()))
+        let ratio = |gateway: Gateway, what, of: fn(Time) -> f64, to: Gateway| -> Result<Figure> {
+            let pairs = self.of(gateway, way)?.iter().zip(self.of(to, way)?);
+            let name = format!("{}, {} / {}: {what}", way.name(), gateway.short(), to.short());
+            Ok(Figure::new(name, "×", pairs.map(|(its, other)| of(*its) / of(*other)).collect()))
         };
+        let ours = |what, of, to| ratio(Gateway::Ours, what, of, to);
         let hop = match way {
             Way::In => 1.0 / 20.0,
             Way::Out => 1.0 / 17.0,
         };
         let rate = |time: Time| 1.0 / time.whole;
         Ok(vec![
-            ratio("time (P7)", Time::net, CONNTRACK)?.aim(Statistic::Median, hop),
-            ratio("time (P8)", Time::net, FLOOR)?.aim(Statistic::Median, 1.8),
-            ratio("packets per second (P9)", rate, CONNTRACK)?.at_least(Statistic::Median, 10.0),
-            ratio("packets per second (P9)", rate, PLAIN)?.at_least(Statistic::Median, 3.5),
+            ours("time (P7)", Time::net, CONNTRACK)?.aim(Statistic::Median, hop),
+            ours("time (P8)", Time::net, FLOOR)?.aim(Statistic::Median, 1.8),
+            ours("packets per second (P9)", rate, CONNTRACK)?.at_least(Statistic::Median, 10.0),
+            ratio(FLOOR, "packets per second", rate, CONNTRACK)?,
+            ours("packets per second (P9)", rate, PLAIN)?.at_least(Statistic::Median, 3.5),
+            ratio(FLOOR, "packets per second", rate, PLAIN)?,
         ])
     }
 

@@ -203,16 +203,20 @@ fn figures(lines: &[Tried], rates: &Rates, mtu: u16) -> Result<Vec<Figure>> {
             });
         }
     }
-    // P11.
+    // P11, and what of it a program that does nothing would keep.
     let aims: &[_] =
         if mtu > 1500 { &[(CONNTRACK, 1.3)] } else { &[(CONNTRACK, 2.0), (CONNTRACK_GRO, 1.25)] };
     for way in Way::BOTH {
         for (other, least) in aims {
-            let ratio =
-                of(way, OURS)?.iter().zip(of(way, *other)?).map(|(ours, other)| ours / other).collect();
             let with = if other.1 { " with GRO" } else { "" };
-            let name = format!("MTU {mtu}, {}, ours / {}{with} (P11)", way.name(), other.0.short());
-            figures.push(Figure::new(name, "×", ratio).at_least(Statistic::Median, *least));
+            let ratio = |candidate: Candidate| -> Result<Figure> {
+                let pairs = of(way, candidate)?.iter().zip(of(way, *other)?);
+                let names = (candidate.0.short(), other.0.short());
+                let name = format!("MTU {mtu}, {}, {} / {}{with} (P11)", way.name(), names.0, names.1);
+                Ok(Figure::new(name, "×", pairs.map(|(its, other)| its / other).collect()))
+            };
+            figures.push(ratio(OURS)?.at_least(Statistic::Median, *least));
+            figures.push(ratio((Gateway::Floor, false))?);
         }
     }
     Ok(figures)
