@@ -19,8 +19,10 @@ const FIRST: (u32, u32) = (0x6440_0000, 0x0a00_0000);
 /// Rows of some EIPs, by number, all on one node.
 pub(super) fn rows(of: Range<u32>, node: u8) -> impl Iterator<Item = (EipKey, Eip, (PodKey, Pod))> {
     let vtep = [172, 18, 0, node];
-    of.map(move |slot| {
-        let (eip, pod_ip) = ((FIRST.0 + slot).to_be_bytes(), (FIRST.1 + slot).to_be_bytes());
+    of.map(move |index| {
+        let (eip, pod_ip) = ((FIRST.0 + index).to_be_bytes(), (FIRST.1 + index).to_be_bytes());
+        // There are counters for as many as the agent serves.
+        let slot = index % MAX_EIPS;
         let pod = Pod { eip, vtep, gateway: [0; 4], slot, flags: 0 };
         (EipKey { eip }, Eip { pod_ip, vtep, slot, flags: 0 }, (PodKey { pod_ip }, pod))
     })
