@@ -12,6 +12,7 @@ use super::{candidate::Candidate, harness::Harness};
 use crate::report::{Figure, Statistic};
 
 /// Time per run without the harness, nanoseconds, by candidate: one a round.
+#[derive(Default)]
 pub(crate) struct Rounds {
     net: BTreeMap<String, Vec<f64>>,
 }
@@ -36,6 +37,13 @@ impl Rounds {
             }
         }
         Ok(Self { net })
+    }
+
+    /// Adds the rounds of the same candidates elsewhere.
+    pub(crate) fn append(&mut self, others: Self) {
+        for (name, net) in others.net {
+            self.net.entry(name).or_default().extend(net);
+        }
     }
 
     /// What each candidate takes, then the ratios that are asked for.
