@@ -120,8 +120,8 @@ fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
             report.figures.extend(measured.figures(&candidates)?);
             report.figures.extend(bench.sizes()?);
         }
-        // What comes next is put behind it.
-        others.push(bench.plain);
+        // Its programs stay where they are, so that the next ones go elsewhere.
+        others.push(bench.gateway);
     }
     Ok(report)
 }
