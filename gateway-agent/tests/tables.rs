@@ -180,6 +180,10 @@ fn reset() -> Result<Vec<u32>> {
         assert!(counter == whole || counter == EipCounter::default(), "slot {slot}: {counter:?}");
         left.extend((counter == whole).then_some(slot));
     }
+    let all = maps.eip_counters(0..MAX_EIPS)?;
+    let counted = all.iter().filter(|(_, counter)| **counter == whole).map(|(slot, _)| *slot);
+    assert_eq!((all.len(), counted.collect::<Vec<_>>()), (MAX_EIPS as usize, left.clone()), "a full table");
+    assert_eq!(maps.eip_counters([])?, BTreeMap::new(), "no slots");
     Ok(left)
 }
 
