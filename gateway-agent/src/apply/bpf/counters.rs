@@ -6,20 +6,20 @@ use aya::maps::Map;
 use gateway_common::tables::{EipCounter, MAX_EIPS, counter_row, name};
 
 use super::BpfError;
-use super::table::Direct;
+use super::table::Indexed;
 
 /// Slots between two that are wanted which are read with them: as costly as another call.
 const GAP: u32 = 16;
 
 /// The table, with [`MAX_EIPS`] slots for each CPU that the machine may have.
 pub(super) struct Counters {
-    rows: Direct<EipCounter>,
+    rows: Indexed<EipCounter>,
 }
 
 impl Counters {
     /// As the map is.
     pub(super) fn new(map: Map) -> Result<Self, BpfError> {
-        Ok(Self { rows: Direct::new(name::EIP_COUNTERS, map)? })
+        Ok(Self { rows: Indexed::new(name::EIP_COUNTERS, map)? })
     }
 
     /// The counters of slots, each summed over the CPUs.

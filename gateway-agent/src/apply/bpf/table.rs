@@ -51,15 +51,15 @@ impl<K: Pod + Ord + Default, V: Pod + Default> Table<K, V> {
     }
 }
 
-/// An array, of whose rows those count that are not the default.
-pub(super) struct Direct<V: Pod> {
+/// An array. As a table it is those of its rows that are not the default.
+pub(super) struct Indexed<V: Pod> {
     name: &'static str,
     /// `None` where it cannot be had.
     batch: Option<Batch<u32, V>>,
     single: Array<MapData, V>,
 }
 
-impl<V: Pod + Default + PartialEq> Direct<V> {
+impl<V: Pod + Default + PartialEq> Indexed<V> {
     /// The array of this name.
     pub(super) fn new(name: &'static str, map: Map) -> Result<Self, BpfError> {
         let batch = if let Map::Array(data) = &map { Batch::new(data).ok() } else { None };
