@@ -103,6 +103,17 @@ impl Frame for SkbFrame {
     }
 
     #[inline(always)]
+    fn view<const N: usize>(&self) -> Option<&[u8; N]> {
+        // SAFETY: the skb is the kernel's, which has set both.
+        let (start, end) = unsafe { ((*self.skb).data as usize, (*self.skb).data_end as usize) };
+        if start + N > end {
+            return None;
+        }
+        // SAFETY: N bytes lie within the packet's first part.
+        Some(unsafe { &*(start as *const [u8; N]) })
+    }
+
+    #[inline(always)]
     fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         None
     }

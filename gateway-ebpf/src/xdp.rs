@@ -54,6 +54,12 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn view<const N: usize>(&self) -> Option<&[u8; N]> {
+        // SAFETY: `at` has checked that N bytes lie within the packet.
+        self.at(0).map(|bytes| unsafe { &*bytes })
+    }
+
+    #[inline(always)]
     fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
         // SAFETY: `at` has checked that N bytes lie within the packet, and nobody else has the frame.
         self.at(0).map(|bytes| unsafe { &mut *bytes })

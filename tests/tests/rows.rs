@@ -45,17 +45,27 @@ fn host_as_tc() {
     check(&mut Host(Kind::Tc));
 }
 
-#[test]
-fn host_as_xdp_without_fast_path() {
-    let rows = rows::all().into_iter().filter(|row| row.is_for(&Host(Kind::Xdp)));
+/// The fast path takes a packet to the very end that the general path does.
+fn check_without_fast_path(kind: Kind) {
+    let rows = rows::all().into_iter().filter(|row| row.is_for(&Host(kind)));
     let mut taken = 0;
     for row in rows {
-        let fast = host::run(Kind::Xdp, row.hook, &row.tables, &row.frame);
-        let slow = host::run_without_fast_path(Kind::Xdp, row.hook, &row.tables, &row.frame);
+        let fast = host::run(kind, row.hook, &row.tables, &row.frame);
+        let slow = host::run_without_fast_path(kind, row.hook, &row.tables, &row.frame);
         assert_eq!(fast, slow, "{:?} · {}", row.hook, row.name);
         taken += 1;
     }
     assert!(taken > 50, "only {taken} rows");
+}
+
+#[test]
+fn host_as_xdp_without_fast_path() {
+    check_without_fast_path(Kind::Xdp);
+}
+
+#[test]
+fn host_as_tc_without_fast_path() {
+    check_without_fast_path(Kind::Tc);
 }
 
 #[test]

@@ -12,12 +12,15 @@ pub trait Frame {
     /// Whether the engine can let the kernel resolve a next hop ([`super::Exit::RedirectNeighbor`]): TC can.
     const KERNEL_RESOLVES: bool;
 
-    /// Whether the engine has the frame's bytes in place, for the fast path.
+    /// Whether the fast path may write the frame's bytes in place. An skb may share them with others, and knows sums of them.
     const IN_PLACE: bool;
 
     /// Length of the frame's first part, which is all of it but for a jumbo frame, bytes. Asked of an engine that is
     /// [in place](Self::IN_PLACE) only.
     fn linear_len(&self) -> u32;
+
+    /// The first `N` bytes, to be read in place; `None` when the first part is shorter.
+    fn view<const N: usize>(&self) -> Option<&[u8; N]>;
 
     /// The first `N` bytes in place; `None` when the first part is shorter, or the engine is not in place.
     fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]>;

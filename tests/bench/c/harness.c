@@ -3,6 +3,8 @@
  * in the slot is what a measurement is compared with. */
 #include "frame.h"
 
+#include <linux/pkt_cls.h>
+
 /* More than the headers of any frame here. */
 #define MAX_FRAME 128
 /* A TCP acknowledgement, and the shortest frame. */
@@ -137,6 +139,12 @@ SEC("xdp.frags") int restore_underlay(struct xdp_md *ctx)
 SEC("xdp.frags") int nothing(struct xdp_md *ctx)
 {
 	return XDP_TX;
+}
+
+/* What a program in TC is compared with. */
+SEC("classifier") int nothing_skb(struct __sk_buff *skb)
+{
+	return TC_ACT_UNSPEC;
 }
 
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

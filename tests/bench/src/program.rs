@@ -27,7 +27,7 @@ use crate::{
         population::Population,
         rounds::{Rounds, pin},
     },
-    report::{Figure, Report},
+    report::{Figure, Report, Statistic},
     say,
 };
 
@@ -66,6 +66,8 @@ const C_IN: &str = "C in, hash";
 const C_IN_ARRAY: &str = "C in, array";
 const C_OUT: &str = "C out, hash";
 const C_OUT_ARRAY: &str = "C out, array";
+/// What a classifier that leaves the packet to others returns.
+const TC_ACT_UNSPEC: i32 = -1;
 /// What foreign packets on the underlay NIC may take, nanoseconds.
 const FOREIGN_AIM: f64 = 10.0;
 /// P1 and P2: what must be kept, as a ratio to the plain C path.
@@ -106,18 +108,21 @@ fn measure(args: &Args, (rounds, packets): (u32, u32)) -> Result<Report> {
     }
     let rounds = rounds.div_ceil(PLACES);
     say(&format!("{rounds} rounds of {packets} packets at each of {PLACES} places"));
-    let (mut measured, mut others) = (Rounds::default(), Vec::new());
+    let (mut measured, mut leaving, mut others) = (Rounds::default(), Vec::new(), Vec::new());
     for place in 1..=PLACES {
         let mut bench = Bench::load(args.object.clone().unwrap_or_else(object_path))?;
         let mut candidates = bench.candidates()?;
         candidates.iter_mut().for_each(|candidate| candidate.unchecked = args.unchecked);
         measured.append(Rounds::run(&mut bench.harness, &candidates, (rounds, packets))?);
+        leaving.extend(bench.leaving(rounds, packets)?);
         if !args.unchecked {
             bench.check_counters(u64::from(rounds + 1) * u64::from(packets))?;
         }
         if place == PLACES {
             report.figures.push(bench.floor(rounds, packets)?);
             report.figures.extend(measured.figures(&candidates)?);
+            let leaving = Figure::new("foreign, leaving by the underlay NIC (TC)", "ns net", leaving.clone());
+            report.figures.push(leaving.aim(Statistic::Median, FOREIGN_AIM));
             report.figures.extend(bench.sizes()?);
         }
         // Its programs stay where they are, so that the next ones go elsewhere.
@@ -131,7 +136,8 @@ fn conditions(packets: u32, cpu: usize) -> Vec<String> {
         format!(
             "BPF_PROG_TEST_RUN on CPU {cpu}, {packets} packets per candidate and round. A harness restores the frame and \
              tail-calls the unmodified program; its own time, measured right before, is subtracted. Processor time of the \
-             thread. One EIP, everything cached. A third of the rounds at each of {PLACES} places in the kernel's memory."
+             thread. In TC, which has no such harness, the frame stays as it is and an empty program is subtracted. One EIP, \
+             everything cached. A third of the rounds at each of {PLACES} places in the kernel's memory."
         ),
         "Frames of 64 bytes with UDP, in the tunnel 114; padded: TCP without payload, 60 bytes, and 9 ns or so in it are the \
          harness giving the padding back. Ours with everything on: TTL, all checksums, the outer UDP checksum \
@@ -151,6 +157,8 @@ struct Bench {
     harness: Harness,
     gateway: Kernel,
     worker: Kernel,
+    /// The same in TC.
+    leaving: Kernel,
     plain: Plain,
     twin: Plain,
 }
@@ -163,8 +171,10 @@ impl Bench {
         gateway.fill(&population.tables())?;
         let mut worker = Kernel::load_from(&object, Kind::Xdp, MAX_EIPS)?;
         worker.fill(&worker1())?;
+        let mut leaving = Kernel::load_from(&object, Kind::Tc, MAX_EIPS)?;
+        leaving.fill(&worker1())?;
         let (plain, twin) = (Plain::load(Language::C, population)?, Plain::load(Language::Rust, population)?);
-        Ok(Self { harness: Harness::load()?, gateway, worker, plain, twin })
+        Ok(Self { harness: Harness::load()?, gateway, worker, leaving, plain, twin })
     }
 
     fn ours(&mut self, hook: Hook) -> Result<ProgramFd> {
@@ -222,6 +232,7 @@ impl Bench {
             (&self.gateway, Verdict::ArpReply),
             (&self.gateway, Verdict::PassNotForUs),
             (&self.gateway, Verdict::PassNotTunnel),
+            (&self.leaving, Verdict::PassNotPod),
         ];
         for (kernel, verdict) in ends {
             // Of these, a padded one is measured too.
@@ -231,6 +242,16 @@ impl Bench {
             ensure!(counted == runs, "{} counted {counted} packets of {runs}", verdict.name());
         }
         Ok(())
+    }
+
+    /// What a node's own traffic pays as it leaves: nanoseconds, one a round.
+    fn leaving(&mut self, rounds: u32, packets: u32) -> Result<Vec<f64>> {
+        let frame = frames::foreign_on_underlay().before;
+        let program = self.leaving.tc_program(Hook::UnderlayEgress)?;
+        let mut run = || self.harness.run_skb(&frame, (program, TC_ACT_UNSPEC), packets);
+        // A first look at caches and clocks.
+        run()?;
+        (0..rounds).map(|_| run()).collect()
     }
 
     /// How large the plain paths are in either language.

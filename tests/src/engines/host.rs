@@ -82,11 +82,15 @@ struct HostFrame<const RESOLVES: bool>(Vec<u8>);
 
 impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     const KERNEL_RESOLVES: bool = RESOLVES;
-    // As XDP has, and TC has not.
+    // As XDP may, and TC may not.
     const IN_PLACE: bool = !RESOLVES;
 
     fn linear_len(&self) -> u32 {
         u32::try_from(self.0.len().min(ONE_BUFFER)).unwrap_or(u32::MAX)
+    }
+
+    fn view<const N: usize>(&self) -> Option<&[u8; N]> {
+        self.0.first_chunk()
     }
 
     fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {

@@ -39,6 +39,8 @@ fn checked(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<Seen
     let seen = host::run(kind, hook, tables, frame);
     let again = host::run(kind, hook, tables, frame);
     ensure!(seen == again, "the same frame, two outcomes: {}\n{}", shown(&seen), shown(&again));
+    let slow = host::run_without_fast_path(kind, hook, tables, frame);
+    ensure!(seen == slow, "with the fast path {}\nand without {}", shown(&seen), shown(&slow));
     outcome(kind, hook, tables, frame, &seen).with_context(|| format!("as {kind:?}: {}", shown(&seen)))?;
     Ok(seen)
 }

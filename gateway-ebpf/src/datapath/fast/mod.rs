@@ -6,7 +6,9 @@
 //! function without calls but for the two that move the head and send, looks into arrays instead of hashes (the direct
 //! tables), and works on words in place.
 
+mod egress;
 mod inbound;
+mod outer;
 mod packet;
 mod tunnel;
 mod window;
@@ -18,20 +20,18 @@ use super::{Env, Frame, Hook, Outcome};
 /// The packet's end, already counted; `None` where the fast path is not for it.
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(hook: Hook, frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
-    if !F::IN_PLACE {
-        return None;
-    }
     match hook {
-        Hook::External => inbound::run(frame, env, config),
-        Hook::Underlay => tunnel::run(frame, env, config),
-        Hook::UnderlayEgress | Hook::RouterPortEgress => None,
+        Hook::External if F::IN_PLACE => inbound::run(frame, env, config),
+        Hook::Underlay if F::IN_PLACE => tunnel::run(frame, env, config),
+        Hook::UnderlayEgress => egress::run(frame, env, config),
+        Hook::External | Hook::Underlay | Hook::RouterPortEgress => None,
     }
 }
 
 /// An end that is counted, and taken.
 #[inline(always)]
-fn ended<E: Env>(env: &E, outcome: Outcome, bytes: u32) -> Option<Outcome> {
-    env.count_verdict(outcome.verdict, 1, bytes);
+fn ended<E: Env>(env: &E, outcome: Outcome, packets: u32, bytes: u32) -> Option<Outcome> {
+    env.count_verdict(outcome.verdict, packets, bytes);
     Some(outcome)
 }
 

@@ -5,12 +5,12 @@ use gateway_common::tables::Config;
 use gateway_common::wire::{eth, ipv4, l4};
 
 use super::super::martian;
-use super::window::Window;
+use super::window::{View, Window};
 
 /// Ethernet, IPv4 without options, and as much of L4 as a TCP header: a window on less is not ordinary.
 pub(super) const HEADERS: usize = L4 + l4::TCP_LEN;
-/// A window on a frame's headers.
-pub(super) type Headers<'a> = Window<'a, HEADERS>;
+/// A view of a frame's headers.
+pub(super) type Headers<'a> = View<'a, HEADERS>;
 
 const IP: usize = eth::HEADER_LEN;
 const VERSION_AND_TOS: usize = IP;
@@ -18,7 +18,7 @@ const TOTAL_LEN: usize = IP + 2;
 const FLAGS_AND_OFFSET: usize = IP + 6;
 const TTL_AND_PROTOCOL: usize = IP + ipv4::TTL;
 const IP_CHECKSUM: usize = IP + 10;
-const SOURCE: usize = IP + 12;
+pub(super) const SOURCE: usize = IP + 12;
 const DESTINATION: usize = IP + 16;
 const L4: usize = IP + ipv4::HEADER_LEN;
 const UDP_LEN: usize = L4 + 4;
@@ -51,7 +51,7 @@ impl Ordinary {
     /// TCP but for a SYN, or UDP with a checksum; whole, without options, and exactly as long as the frame, whose length is
     /// `len` without padding. `None` for all others, right or wrong.
     #[inline(always)]
-    pub(super) fn read(headers: &Headers<'_>, len: u32) -> Option<Self> {
+    pub(super) fn read(headers: Headers<'_>, len: u32) -> Option<Self> {
         const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
         let [version, tos] = headers.word::<VERSION_AND_TOS>().to_ne_bytes();
         let total_len = u16::from_be(headers.word::<TOTAL_LEN>());
@@ -110,7 +110,7 @@ impl Ordinary {
 
     /// Writes another address, and the TTL of one hop less; carries both into the checksums.
     #[inline(always)]
-    pub(super) fn translate(&mut self, headers: &mut Headers<'_>, field: Field, to: u32) {
+    pub(super) fn translate(&mut self, headers: &mut Window<'_, HEADERS>, field: Field, to: u32) {
         let from = match field {
             Field::Source => core::mem::replace(&mut self.source, to),
             Field::Destination => core::mem::replace(&mut self.destination, to),
@@ -118,7 +118,8 @@ impl Ordinary {
         let moved = Native::ZERO.moved(from, to);
         let hop_before = u16::from_ne_bytes([self.ttl, self.protocol]);
         let hop_after = u16::from_ne_bytes([self.ttl.wrapping_sub(1), self.protocol]);
-        let ip_checksum = moved.word(!hop_before).word(hop_after).carried_into(headers.word::<IP_CHECKSUM>());
+        let ip_checksum =
+            moved.word(!hop_before).word(hop_after).carried_into(headers.view().word::<IP_CHECKSUM>());
         let l4_checksum = moved.carried_into(self.l4_checksum);
         headers.set_word::<TTL_AND_PROTOCOL>(hop_after);
         headers.set_word::<IP_CHECKSUM>(ip_checksum);
@@ -137,7 +138,7 @@ impl Ordinary {
 /// Length of a frame of `len` bytes without Ethernet's padding, which one of the shortest length may have. A packet shorter
 /// than UDP's header is left alone.
 #[inline(always)]
-pub(super) fn unpadded(headers: &Headers<'_>, len: u32) -> u32 {
+pub(super) fn unpadded(headers: Headers<'_>, len: u32) -> u32 {
     const SHORTEST: u32 = (L4 + l4::UDP_LEN) as u32;
     let packet = u32::from(u16::from_be(headers.word::<TOTAL_LEN>())) + IP as u32;
     if len == eth::MIN_FRAME_LEN as u32 && (SHORTEST..len).contains(&packet) { packet } else { len }
@@ -145,7 +146,7 @@ pub(super) fn unpadded(headers: &Headers<'_>, len: u32) -> u32 {
 
 /// Whether the IPv4 header's checksum is right.
 #[inline(always)]
-pub(super) fn header_sums_up(headers: &Headers<'_>) -> bool {
+pub(super) fn header_sums_up(headers: Headers<'_>) -> bool {
     let sum = Native::ZERO
         .wide(headers.wide::<IP>())
         .wide(headers.wide::<{ IP + 4 }>())

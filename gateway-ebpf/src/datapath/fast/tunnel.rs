@@ -11,13 +11,13 @@ use gateway_common::wire::geneve::OVERHEAD;
 use gateway_common::wire::{eth, ipv4, l4};
 
 use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up, unpadded};
-use super::window::Window;
+use super::window::{View, Window};
 use super::{eip, ended, pod};
 use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, on_external_link};
 
 /// A tunnelled frame's headers: outer Ethernet, IPv4, UDP, Geneve, and the headers of the frame inside.
 const TUNNELLED: usize = OVERHEAD + HEADERS;
-type Tunnelled<'a> = Window<'a, TUNNELLED>;
+type Tunnelled<'a> = View<'a, TUNNELLED>;
 
 const IP: usize = eth::HEADER_LEN;
 const SOURCE: usize = IP + 12;
@@ -29,15 +29,15 @@ const INNER: usize = OVERHEAD;
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
     let len = frame.linear_len();
-    if is_foreign(&Window(frame.window::<HEADERS>()?), config, len)? {
-        return ended(env, Outcome::pass(Verdict::PassNotTunnel), len);
+    if is_foreign(View(frame.view()?), config, len)? {
+        return ended(env, Outcome::pass(Verdict::PassNotTunnel), 1, len);
     }
-    let mut headers = Window(frame.window::<TUNNELLED>()?);
-    if !is_ours(&headers, config, len) {
+    let headers: Tunnelled<'_> = View(frame.view()?);
+    if !is_ours(headers, config, len) {
         return None;
     }
-    let inner = Ordinary::read(&headers.tail(), len.wrapping_sub(OVERHEAD as u32))?;
-    if !outer_agrees(&mut headers, &inner) || inner.is_martian(config) {
+    let inner = Ordinary::read(headers.tail(), len.wrapping_sub(OVERHEAD as u32))?;
+    if !outer_agrees(headers, &inner) || inner.is_martian(config) {
         return None;
     }
     let from = headers.wide::<SOURCE>();
@@ -53,7 +53,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
 /// What most of a node's traffic is: IPv4, but no UDP, or for another port. `None` for what is not IPv4, or not exactly as long
 /// as the frame without padding, so that this has parts.
 #[inline(always)]
-fn is_foreign(headers: &Headers<'_>, config: &Config, len: u32) -> Option<bool> {
+fn is_foreign(headers: Headers<'_>, config: &Config, len: u32) -> Option<bool> {
     let total_len = u32::from(u16::from_be(headers.word::<{ IP + 2 }>()));
     if headers.word::<{ eth::ETHERTYPE }>() != eth::IPV4.to_be()
         || total_len + IP as u32 != unpadded(headers, len)
@@ -68,7 +68,7 @@ fn is_foreign(headers: &Headers<'_>, config: &Config, len: u32) -> Option<bool> 
 /// Whether the outer headers, of UDP to the tunnel's port, are those of our tunnel and nothing is unusual about them: no
 /// options, no fragment, lengths that fill the frame. RFC 8926's bits for version, control and critical options are clear.
 #[inline(always)]
-fn is_ours(headers: &Tunnelled<'_>, config: &Config, len: u32) -> bool {
+fn is_ours(headers: Tunnelled<'_>, config: &Config, len: u32) -> bool {
     const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
     const PLAIN: u16 = 0;
     let [version, _tos] = headers.word::<IP>().to_ne_bytes();
@@ -85,7 +85,7 @@ fn is_ours(headers: &Tunnelled<'_>, config: &Config, len: u32) -> bool {
 
 /// Whether there is no mark of congestion to carry inwards (RFC 6040), and the outer UDP checksum is right or none.
 #[inline(always)]
-fn outer_agrees(headers: &mut Tunnelled<'_>, inner: &Ordinary) -> bool {
+fn outer_agrees(headers: Tunnelled<'_>, inner: &Ordinary) -> bool {
     let [_version, tos] = headers.word::<IP>().to_ne_bytes();
     if (tos ^ inner.tos) & ecn::MASK != 0 {
         return false;
@@ -108,7 +108,7 @@ fn outer_agrees(headers: &mut Tunnelled<'_>, inner: &Ordinary) -> bool {
         .wide(headers.wide::<{ INNER + 8 }>())
         .word(headers.word::<{ INNER + 12 }>())
         .word(inner.l4_sum());
-    sum.fold() == 0xffff && header_sums_up(&headers.tail())
+    sum.fold() == 0xffff && header_sums_up(headers.tail())
 }
 
 /// On the gateway: from a pod, which has an EIP and a counter, to the external network.
@@ -149,7 +149,7 @@ fn to_external<F: Frame, E: Env>(
         }
         None => Outcome::drop(Verdict::DropNoRoom),
     };
-    ended(env, outcome, bytes + OVERHEAD as u32)
+    ended(env, outcome, 1, bytes + OVERHEAD as u32)
 }
 
 /// On the pod's node: from the pod's gateway, in the name of somebody who is no EIP pod, into the kernel.
@@ -167,7 +167,7 @@ fn to_pod<F: Frame, E: Env>(
     if is_from_pod || row.vtep != [0; 4] || u32::from_ne_bytes(row.gateway) != from {
         return None;
     }
-    let headers: Tunnelled<'_> = Window(frame.window()?);
+    let headers: Tunnelled<'_> = View(frame.view()?);
     let ethernet = [headers.wide::<0>(), headers.wide::<4>(), headers.wide::<8>()];
     let bytes = inner.frame_len();
     let outcome = match decapsulate(frame, ethernet) {
@@ -177,7 +177,7 @@ fn to_pod<F: Frame, E: Env>(
         }
         None => Outcome::drop(Verdict::DropNoRoom),
     };
-    ended(env, outcome, bytes + OVERHEAD as u32)
+    ended(env, outcome, 1, bytes + OVERHEAD as u32)
 }
 
 /// Takes the tunnel's headers off and writes an Ethernet header: its addresses by words, in memory order.

@@ -1,22 +1,26 @@
-//! The first bytes of a frame in place, read and written by words.
+//! The first bytes of a frame, read and written by words.
 #![cfg_attr(
     target_arch = "bpf",
     expect(unsafe_code, reason = "loads and stores words at addresses of any alignment")
 )]
 
-/// The first `N` bytes of a frame. Words are in memory order, which for a wire format is network order.
+/// `N` bytes of a frame, to be read. Words are in memory order, which for a wire format is network order.
 ///
 /// BPF has loads and stores of words for any address, but the compiler, which sees bytes, takes those one by one: hence
 /// instructions by name.
+#[derive(Clone, Copy)]
+pub(super) struct View<'a, const N: usize>(pub(super) &'a [u8; N]);
+
+/// The same, to be written.
 pub(super) struct Window<'a, const N: usize>(pub(super) &'a mut [u8; N]);
 
-impl<'a, const N: usize> Window<'a, N> {
-    /// The window's last `M` bytes.
+impl<'a, const N: usize> View<'a, N> {
+    /// The last `M` bytes.
     #[inline(always)]
-    pub(super) fn tail<const M: usize>(&mut self) -> Window<'_, M> {
+    pub(super) fn tail<const M: usize>(self) -> View<'a, M> {
         const { assert!(M <= N) };
-        match self.0.last_chunk_mut::<M>() {
-            Some(tail) => Window(tail),
+        match self.0.last_chunk::<M>() {
+            Some(tail) => View(tail),
             // Refused above.
             None => unreachable!(),
         }
@@ -24,7 +28,7 @@ impl<'a, const N: usize> Window<'a, N> {
 
     /// The word of 16 bits at `AT`.
     #[inline(always)]
-    pub(super) fn word<const AT: usize>(&self) -> u16 {
+    pub(super) fn word<const AT: usize>(self) -> u16 {
         const { assert!(AT + 2 <= N) };
         #[cfg(not(target_arch = "bpf"))]
         return u16::from_ne_bytes([self.0[AT], self.0[AT + 1]]);
@@ -42,7 +46,7 @@ impl<'a, const N: usize> Window<'a, N> {
 
     /// The word of 32 bits at `AT`.
     #[inline(always)]
-    pub(super) fn wide<const AT: usize>(&self) -> u32 {
+    pub(super) fn wide<const AT: usize>(self) -> u32 {
         const { assert!(AT + 4 <= N) };
         #[cfg(not(target_arch = "bpf"))]
         return u32::from_ne_bytes([self.0[AT], self.0[AT + 1], self.0[AT + 2], self.0[AT + 3]]);
@@ -55,6 +59,25 @@ impl<'a, const N: usize> Window<'a, N> {
                     bytes = in(reg) self.0.as_ptr(), at = const AT, options(pure, readonly, nostack, preserves_flags));
             }
             word as u32
+        }
+    }
+}
+
+impl<const N: usize> Window<'_, N> {
+    /// To read what is written.
+    #[inline(always)]
+    pub(super) fn view(&self) -> View<'_, N> {
+        View(self.0)
+    }
+
+    /// The last `M` bytes.
+    #[inline(always)]
+    pub(super) fn tail<const M: usize>(&mut self) -> Window<'_, M> {
+        const { assert!(M <= N) };
+        match self.0.last_chunk_mut::<M>() {
+            Some(tail) => Window(tail),
+            // Refused above.
+            None => unreachable!(),
         }
     }
 
