@@ -80,6 +80,7 @@ fn checksum_rows() -> Vec<Row> {
     let udp = ip(CLIENT, POD1).ttl(63).udp(40_000, 53, b"query");
     let gre = ip(CLIENT, POD1).ttl(63).raw(47, &[0x5a; 1001]);
     let jumbo = ip(CLIENT, POD1).ttl(63).raw(47, &[0x5a; 8000]);
+    let jumbo_tcp = ip(CLIENT, POD1).ttl(63).tcp(40_000, 80, &[], &[0x5a; 8000]);
     let payload = INNER_IP + 28;
     let out = |source, ttl| ip(source, CLIENT).ttl(ttl).tcp(80, 1, &[], b"answer");
     let broken = |packet: Vec<u8>| flipped(packet, 41);
@@ -113,6 +114,8 @@ fn checksum_rows() -> Vec<Row> {
         }),
         arrives("a jumbo packet without inner checksum", from_gateway().carry(&jumbo), &jumbo)
             // The kernel's test run gives TC no frame longer than a page.
+            .only(Kind::Xdp),
+        arrives("a jumbo packet with an inner checksum", from_gateway().carry(&jumbo_tcp), &jumbo_tcp)
             .only(Kind::Xdp),
         wrong("a jumbo packet damaged far in", flipped(from_gateway().carry(&jumbo), 7_777)).only(Kind::Xdp),
         arrives(

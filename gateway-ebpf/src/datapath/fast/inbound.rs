@@ -1,23 +1,25 @@
 //! From a client to a pod on a worker.
 
-use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_TO_UNDERLAY, Config, DirectEip, direct_row};
+use gateway_common::tables::{
+    CONFIG_OWNER, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_UNDERLAY, Config, DirectEip, direct_row,
+};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 use gateway_common::wire::geneve::INNER_IP;
 
 use super::outer::{self, Inner, Tunnel};
-use super::packet::{Field, HEADERS, Headers, Ordinary, unpadded};
-use super::window::Window;
-use super::{eip, ended};
+use super::packet::{Field, HEADERS, Headers, Ordinary, unpadded, whole};
+use super::window::{View, Window};
+use super::{eip, ended, pieces};
 use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, Room};
 
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
-    let needed = CONFIG_OWNER | CONFIG_XDP_TO_UNDERLAY;
+    let (len, in_pieces) = whole(frame, View(frame.view()?));
+    let needed = CONFIG_OWNER | CONFIG_XDP_TO_UNDERLAY | pieces(in_pieces, CONFIG_XDP_PIECES_TO_UNDERLAY);
     if config.flags & needed != needed {
         return None;
     }
-    let len = frame.linear_len();
     let mut headers = Window(frame.window::<HEADERS>()?);
     if !is_to(headers.view(), &config.nic_mac) {
         return None;

@@ -35,6 +35,12 @@ fn ended<E: Env>(env: &E, outcome: Outcome, packets: u32, bytes: u32) -> Option<
     Some(outcome)
 }
 
+/// The flag that a NIC has to have for a frame in pieces.
+#[inline(always)]
+const fn pieces(in_pieces: bool, flag: u32) -> u32 {
+    if in_pieces { flag } else { 0 }
+}
+
 /// The row of an EIP, if the fast path has one.
 #[inline(always)]
 fn eip<'a, E: Env>(env: &'a E, config: &Config, eip: u32) -> Option<&'a DirectEip> {

@@ -4,7 +4,7 @@ use gateway_common::csum::Native;
 use gateway_common::tables::Config;
 use gateway_common::wire::{eth, ipv4, l4};
 
-use super::super::martian;
+use super::super::{Frame, martian};
 use super::window::{View, Window};
 
 /// Ethernet, IPv4 without options, and as much of L4 as a TCP header: a window on less is not ordinary.
@@ -133,6 +133,14 @@ impl Ordinary {
             headers.set_word::<UDP_CHECKSUM>(if l4_checksum == 0 { 0xffff } else { l4_checksum });
         }
     }
+}
+
+/// Length of the frame, bytes, and whether it lies in pieces: that is asked only where the packet says it is longer than the first.
+#[inline(always)]
+pub(super) fn whole<F: Frame>(frame: &F, headers: Headers<'_>) -> (u32, bool) {
+    let linear = frame.linear_len();
+    let packet = u32::from(u16::from_be(headers.word::<TOTAL_LEN>())) + IP as u32;
+    if packet > linear { (frame.frame_len(), true) } else { (linear, false) }
 }
 
 /// Length of a frame of `len` bytes without Ethernet's padding, which one of the shortest length may have. A packet shorter

@@ -3,16 +3,16 @@
 use gateway_common::csum::Native;
 use gateway_common::ecn;
 use gateway_common::tables::{
-    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, CONFIG_XDP_TO_EXTERNAL, Config, DirectNeighbor,
-    direct_row,
+    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_TO_EXTERNAL,
+    Config, DirectNeighbor, direct_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::OVERHEAD;
 use gateway_common::wire::{eth, ipv4, l4};
 
-use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up, unpadded};
+use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up, unpadded, whole};
 use super::window::{View, Window};
-use super::{eip, ended, pod};
+use super::{eip, ended, pieces, pod};
 use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, on_external_link};
 
 /// A tunnelled frame's headers: outer Ethernet, IPv4, UDP, Geneve, and the headers of the frame inside.
@@ -28,8 +28,9 @@ const INNER: usize = OVERHEAD;
 
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
-    let len = frame.linear_len();
-    if is_foreign(View(frame.view()?), config, len)? {
+    let outer: Headers<'_> = View(frame.view()?);
+    let (len, in_pieces) = whole(frame, outer);
+    if is_foreign(outer, config, len)? {
         return ended(env, Outcome::pass(Verdict::PassNotTunnel), 1, len);
     }
     let headers: Tunnelled<'_> = View(frame.view()?);
@@ -43,6 +44,10 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     let from = headers.wide::<SOURCE>();
     match pod(env, config, inner.source) {
         Some(row) if u32::from_ne_bytes(row.vtep) == from => {
+            let flags = CONFIG_XDP_TO_EXTERNAL | pieces(in_pieces, CONFIG_XDP_PIECES_TO_EXTERNAL);
+            if config.flags & flags != flags {
+                return None;
+            }
             to_external(frame, env, config, inner, (u32::from_ne_bytes(row.eip), row.slot))
         }
         Some(_) => None,
@@ -127,7 +132,6 @@ fn to_external<F: Frame, E: Env>(
         || inner.ttl <= 1
         || destination == config.nic_ip
         || u32::from(inner.total_len) > config.external_mtu
-        || config.flags & CONFIG_XDP_TO_EXTERNAL == 0
     {
         return None;
     }
