@@ -6,8 +6,9 @@ use std::net::Ipv4Addr;
 use gateway_common::addr::Prefix;
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
-    Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL,
-    MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, direct_row, name,
+    CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, DirectEip, DirectNeighbor,
+    DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor,
+    NeighborKey, Pod, PodKey, Vtep, VtepKey, direct_row, name,
 };
 
 use crate::desired::Datapath;
@@ -27,6 +28,8 @@ pub struct Tables {
     pub internal: BTreeSet<Prefix>,
     /// The direct tables, their rows that hold something.
     pub direct: Direct,
+    /// `tx_ports`, by index.
+    pub tx_ports: BTreeSet<u32>,
     /// Row 0 of `config`; `None` when it is all zeros.
     pub config: Option<Config>,
 }
@@ -66,6 +69,8 @@ pub enum TableOp {
     PutDirectPod(u32, DirectPod),
     /// Write a row of `direct_neighbors`; the default one holds nothing.
     PutDirectNeighbor(u32, DirectNeighbor),
+    /// Write an interface of `tx_ports`.
+    PutTxPort(u32),
     /// Write row 0 of `config`.
     PutConfig(Config),
     /// Delete a row of `eips`.
@@ -78,6 +83,8 @@ pub enum TableOp {
     DeleteInternal(Prefix),
     /// Delete a row of `vteps`.
     DeleteVtep(VtepKey),
+    /// Delete an interface of `tx_ports`.
+    DeleteTxPort(u32),
 }
 
 impl Tables {
@@ -101,12 +108,14 @@ impl Tables {
             TableOp::PutDirectEip(key, row) => set(&mut self.direct.eips, key, row),
             TableOp::PutDirectPod(key, row) => set(&mut self.direct.pods, key, row),
             TableOp::PutDirectNeighbor(key, row) => set(&mut self.direct.neighbors, key, row),
+            TableOp::PutTxPort(ifindex) => _ = self.tx_ports.insert(ifindex),
             TableOp::PutConfig(row) => self.config = Some(row),
             TableOp::DeleteEip(key) => _ = self.eips.remove(&key),
             TableOp::DeletePod(key) => _ = self.pods.remove(&key),
             TableOp::DeleteNeighbor(key) => _ = self.neighbors.remove(&key),
             TableOp::DeleteInternal(prefix) => _ = self.internal.remove(&prefix),
             TableOp::DeleteVtep(key) => _ = self.vteps.remove(&key),
+            TableOp::DeleteTxPort(ifindex) => _ = self.tx_ports.remove(&ifindex),
         }
     }
 
@@ -175,7 +184,7 @@ pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
         let value = Pod { eip: row.eip.octets(), vtep, gateway, slot: slot(&row.eip), flags: 0 };
         (PodKey { pod_ip: pod_ip.octets() }, value)
     };
-    Ok(with_direct(Tables {
+    Ok(with_derived(Tables {
         eips: datapath.eips.iter().map(eip_row).collect(),
         pods: datapath.pods.iter().map(pod_row).collect(),
         vteps: datapath.vteps.iter().map(|(vtep, row)| (VtepKey { vtep: vtep.octets() }, *row)).collect(),
@@ -189,19 +198,31 @@ pub fn rows(datapath: &Datapath, held: &Tables) -> Result<Tables, TableFull> {
         internal: datapath.internal.iter().map(|prefix| prefix.trunc()).collect(),
         config: Some(datapath.config),
         direct: Direct::default(),
+        tx_ports: BTreeSet::new(),
     }))
 }
 
-/// Fills in the direct tables, and what `config` says of them.
-fn with_direct(mut tables: Tables) -> Tables {
+/// Fills in what follows from the rest: the direct tables, what `config` says of them, and `tx_ports`.
+fn with_derived(mut tables: Tables) -> Tables {
     const MASK: u32 = DIRECT_ROWS - 1;
     let Tables { eips, pods, vteps, neighbors, .. } = &tables;
     let sources = Sources { eips, pods, vteps, neighbors };
     let direct = Direct::of(sources, MASK);
     let flags = direct.config_flags(sources);
     tables.direct = direct;
+    tables.tx_ports = tx_ports(tables.config.as_ref(), &tables.vteps);
     tables.config = tables.config.map(|row| Config { flags: row.flags | flags, direct_mask: MASK, ..row });
     tables
+}
+
+/// The interfaces that XDP may send by. What there is no room for is looked up by the kernel.
+fn tx_ports(config: Option<&Config>, vteps: &BTreeMap<VtepKey, Vtep>) -> BTreeSet<u32> {
+    let Some(config) = config else { return BTreeSet::new() };
+    let may = |flag| config.flags & flag != 0;
+    let external = may(CONFIG_XDP_TO_EXTERNAL).then_some(config.external_ifindex);
+    let underlay = vteps.values().map(|vtep| vtep.ifindex).filter(|_| may(CONFIG_XDP_TO_UNDERLAY));
+    let ports: BTreeSet<u32> = external.into_iter().chain(underlay).filter(|ifindex| *ifindex != 0).collect();
+    ports.into_iter().take(MAX_TX_PORTS as usize).collect()
 }
 
 /// A row of a direct table.
@@ -271,6 +292,7 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     put_direct(&want.direct.neighbors, &held.direct.neighbors, TableOp::PutDirectNeighbor, &mut ops);
     put_direct(&want.direct.pods, &held.direct.pods, TableOp::PutDirectPod, &mut ops);
     put_direct(&want.direct.eips, &held.direct.eips, TableOp::PutDirectEip, &mut ops);
+    ops.extend(want.tx_ports.difference(&held.tx_ports).copied().map(TableOp::PutTxPort));
     if let Some(config) = want.config
         && held.config != Some(config)
     {
@@ -281,6 +303,7 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     delete(&want.neighbors, &held.neighbors, TableOp::DeleteNeighbor, &mut ops);
     ops.extend(held.internal.difference(&want.internal).copied().map(TableOp::DeleteInternal));
     delete(&want.vteps, &held.vteps, TableOp::DeleteVtep, &mut ops);
+    ops.extend(held.tx_ports.difference(&want.tx_ports).copied().map(TableOp::DeleteTxPort));
     ops
 }
 

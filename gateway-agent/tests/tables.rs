@@ -23,6 +23,8 @@ use seccompiler::{
 const MANY: u32 = 10_000;
 /// CPUs that `eip_counters` has rows of: not those of this machine.
 const CPUS: u32 = 3;
+/// Index of the loopback interface, in every namespace.
+const LOOPBACK: u32 = 1;
 /// Commands of bpf(2): looking up, updating and deleting a batch.
 const BATCHES: [u64; 3] = [24, 26, 27];
 
@@ -36,7 +38,11 @@ fn tables(eips: u32) -> Result<(Maps, BTreeMap<&'static str, u32>)> {
     let mut taken = BTreeMap::new();
     for name in name::ALL {
         let map = ebpf.take_map(name).context(name)?;
-        let (Map::HashMap(data) | Map::PerCpuArray(data) | Map::LpmTrie(data) | Map::Array(data)) = &map
+        let (Map::HashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::LpmTrie(data)
+        | Map::Array(data)
+        | Map::DevMapHash(data)) = &map
         else {
             bail!("{name} is of another type")
         };
@@ -98,6 +104,7 @@ fn filled(rows: u32, salt: u32) -> Result<Tables> {
         neighbors,
         internal: ["10.244.0.0/16".parse()?, "172.18.0.0/24".parse()?].into(),
         config: Some(Config { abi: 1, flags: salt, ..Config::default() }),
+        tx_ports: [LOOPBACK].into(),
     })
 }
 
@@ -126,6 +133,16 @@ fn each_difference_arrives_in_batches() -> Result<()> {
 #[test]
 fn each_difference_arrives_row_by_row_where_the_kernel_has_no_batches() -> Result<()> {
     without_batches(each_difference_arrives)
+}
+
+#[test]
+fn an_interface_that_has_gone_is_none_to_send_by_and_no_error() -> Result<()> {
+    let (mut maps, _) = tables(MAX_EIPS)?;
+    maps.write(&[TableOp::PutTxPort(u32::MAX / 2), TableOp::PutTxPort(LOOPBACK)])?;
+    assert_eq!(maps.read()?.tx_ports, [LOOPBACK].into());
+    maps.write(&[TableOp::DeleteTxPort(u32::MAX / 2), TableOp::DeleteTxPort(LOOPBACK)])?;
+    assert!(maps.read()?.tx_ports.is_empty());
+    Ok(())
 }
 
 /// Writes more rows of `eips` than there is room for: what is said, and the rows that are in then.

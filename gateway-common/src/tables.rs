@@ -19,6 +19,8 @@ pub const MAX_VTEPS: u32 = 16_384;
 pub const MAX_NEIGHBORS: u32 = 65_536;
 /// Capacity of `internal`.
 pub const MAX_INTERNAL: u32 = 16_384;
+/// Capacity of `tx_ports`: a power of two.
+pub const MAX_TX_PORTS: u32 = 64;
 /// Rows of each direct table: a power of two.
 pub const DIRECT_ROWS: u32 = 65_536;
 
@@ -51,8 +53,10 @@ pub mod name {
     pub const VERDICTS: &str = "verdicts";
     /// Row 0 → [`super::ErrorBudget`], per-CPU array.
     pub const ERRORS: &str = "errors";
+    /// An interface's index → the interface (the kernel's `bpf_devmap_val`), devmap hash: those that XDP sends by.
+    pub const TX_PORTS: &str = "tx_ports";
     /// All of them.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         EIPS,
         PODS,
         VTEPS,
@@ -65,6 +69,7 @@ pub mod name {
         EIP_COUNTERS,
         VERDICTS,
         ERRORS,
+        TX_PORTS,
     ];
 }
 

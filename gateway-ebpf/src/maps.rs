@@ -5,13 +5,13 @@ use core::ptr::{addr_of, read_volatile};
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
-use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
     Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
-    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
-    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
+    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
+    PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};
@@ -42,6 +42,8 @@ static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
 static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
 #[btf_map(name = "errors")]
 static ERRORS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
+#[btf_map(name = "tx_ports")]
+pub(crate) static TX_PORTS: DevMapHash<{ MAX_TX_PORTS as usize }> = DevMapHash::new();
 
 /// Rows that start at a page, so that none of a power of two of bytes straddles cache lines: Linux puts those there that
 /// programs may map.

@@ -11,6 +11,8 @@ use aya_ebpf::programs::XdpContext;
 use gateway_common::csum;
 use gateway_ebpf::datapath::{Frame, L4Change, Room, Way};
 
+use crate::maps::TX_PORTS;
+
 /// No offset into a frame is larger: the verifier wants to see a bound on variable ones.
 const MAX_OFFSET: usize = 0x1ff;
 
@@ -158,9 +160,12 @@ pub(crate) fn arrived_on(ctx: &XdpContext) -> u32 {
     unsafe { (*ctx.ctx).ingress_ifindex }
 }
 
-/// Sends the frame out by `ifindex`.
+/// Sends the frame out by `ifindex`. By `tx_ports` the kernel need not look for the interface; one that is not there is only slower.
 #[inline(always)]
 pub(crate) fn redirect(ifindex: u32) -> u32 {
-    // SAFETY: a helper without pointers.
-    unsafe { bpf_redirect(ifindex, 0) as u32 }
+    match TX_PORTS.redirect(ifindex, 0) {
+        Ok(redirected) => redirected,
+        // SAFETY: a helper without pointers.
+        Err(_) => unsafe { bpf_redirect(ifindex, 0) as u32 },
+    }
 }

@@ -12,7 +12,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, LpmTrie, Map, MapData, MapError, PerCpuArray};
+use aya::maps::{Array, DevMapHash, LpmTrie, Map, MapData, MapError, PerCpuArray};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfError, EbpfLoader};
 use gateway_common::addr::Prefix;
@@ -125,6 +125,7 @@ pub struct Maps {
     config: Array<MapData, Config>,
     eip_counters: Counters,
     verdicts: PerCpuArray<MapData, VerdictCounter>,
+    tx_ports: DevMapHash<MapData>,
 }
 
 /// Programs, not yet in the kernel, and the tables they share with us.
@@ -175,6 +176,7 @@ impl Maps {
             config: typed(name::CONFIG, get(name::CONFIG)?)?,
             eip_counters: Counters::new(get(name::EIP_COUNTERS)?)?,
             verdicts: typed(name::VERDICTS, get(name::VERDICTS)?)?,
+            tx_ports: typed(name::TX_PORTS, get(name::TX_PORTS)?)?,
         })
     }
 
@@ -221,6 +223,11 @@ impl Maps {
             neighbors: self.neighbors.read()?,
             internal: internal.map_err(BpfError::map(name::INTERNAL))?.iter().map(prefix).collect(),
             direct: Direct::default(),
+            tx_ports: self
+                .tx_ports
+                .keys()
+                .collect::<Result<_, _>>()
+                .map_err(BpfError::map(name::TX_PORTS))?,
             config: (config.abi != 0).then_some(config),
         })
     }

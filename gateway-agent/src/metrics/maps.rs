@@ -6,7 +6,8 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use gateway_common::tables::{
-    EipCounter, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, VTEP_RESOLVED, VerdictCounter, name,
+    EipCounter, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, VTEP_RESOLVED,
+    VerdictCounter, name,
 };
 use gateway_common::verdict::Verdict;
 use prometheus_client::collector::Collector;
@@ -114,6 +115,7 @@ impl Scrape {
             (name::VTEPS, tables.vteps.len(), MAX_VTEPS),
             (name::NEIGHBORS, tables.neighbors.len(), MAX_NEIGHBORS),
             (name::INTERNAL, tables.internal.len(), MAX_INTERNAL),
+            (name::TX_PORTS, tables.tx_ports.len(), MAX_TX_PORTS),
         ];
         gauges(
             &mut encoder,

@@ -51,6 +51,8 @@ fn name_of(op: &TableOp) -> String {
         TableOp::DeleteNeighbor(key) => format!("delete neighbor {}", key.addr[3]),
         TableOp::DeleteInternal(prefix) => format!("delete internal {prefix}"),
         TableOp::DeleteVtep(key) => format!("delete vtep {}", key.vtep[3]),
+        TableOp::PutTxPort(ifindex) => format!("put port {ifindex}"),
+        TableOp::DeleteTxPort(ifindex) => format!("delete port {ifindex}"),
     }
 }
 
@@ -72,6 +74,25 @@ fn the_direct_tables_follow_the_others_and_are_cleared_before_them() {
     let (ops, cleared, deleted) = direct(&none, &one);
     assert_eq!(ops, ["put direct eip 25701 0"]);
     assert!(cleared < deleted);
+}
+
+#[test]
+fn xdp_sends_by_the_interfaces_that_it_may_send_by() {
+    let vtep = |last, row| (Ipv4Addr::from([10, 0, 0, last]), row);
+    let resolved = |ifindex| Vtep::resolved(0, ifindex, Mac([2; 6]), Mac([4; 6]));
+    let mut datapath = gateway(&[]);
+    datapath.vteps.extend([vtep(11, resolved(3)), vtep(12, resolved(3)), vtep(13, Vtep::unresolved(0))]);
+    datapath.config.external_ifindex = 2;
+    let mut ports = |flags, held: &Tables| {
+        datapath.config.flags = flags;
+        let rows = rows(&datapath, held).unwrap();
+        let steps = steps(&rows, held).into_iter().filter(|step| step.contains("port")).collect::<Vec<_>>();
+        (steps, rows)
+    };
+    let (steps, both) = ports(CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_TO_UNDERLAY, &Tables::default());
+    assert_eq!(steps, ["put port 2", "put port 3"]);
+    assert_eq!(ports(CONFIG_XDP_TO_UNDERLAY, &both).0, ["delete port 2"]);
+    assert_eq!(ports(0, &both).0, ["delete port 2", "delete port 3"]);
 }
 
 #[test]
@@ -180,7 +201,7 @@ prop_compose! {
         internal in prop::collection::btree_set(0..8_u8, 0..6),
         config in prop::option::of(1..4_u32),
     ) -> Tables {
-        with_direct(Tables {
+        with_derived(Tables {
             eips: eips.into_iter().map(|(key, (pod_ip, slot))| {
                 (EipKey { eip: [key; 4] }, Eip { pod_ip: [pod_ip; 4], slot, ..Eip::default() })
             }).collect(),
@@ -194,6 +215,7 @@ prop_compose! {
             internal: internal.into_iter().map(|len| Prefix::new([10, 0, 0, 0].into(), len + 8)).collect(),
             config: config.map(|vni| Config { vni, ..Config::default() }),
             direct: Direct::default(),
+            tx_ports: BTreeSet::new(),
         })
     }
 }

@@ -173,6 +173,7 @@ impl Bench {
         worker.fill(&worker1())?;
         let mut leaving = Kernel::load_from(&object, Kind::Tc, MAX_EIPS)?;
         leaving.fill(&worker1())?;
+        gateway.send_by_loopback()?;
         let (plain, twin) = (Plain::load(Language::C, population)?, Plain::load(Language::Rust, population)?);
         Ok(Self { harness: Harness::load()?, gateway, worker, leaving, plain, twin })
     }

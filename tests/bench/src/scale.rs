@@ -67,6 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<Report> {
         candidates.extend(size.candidates()?);
         sizes.push(size);
     }
+    sizes.iter_mut().try_for_each(|size| size.ours.send_by_loopback())?;
     say(&format!("{} rounds of {} packets or more", args.rounds, args.packets));
     let rounds = Rounds::run(&mut harness, &candidates, (args.rounds, args.packets))?;
     for size in &sizes {

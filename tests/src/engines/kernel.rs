@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::lpm_trie::Key;
-use aya::maps::{Array, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, DevMapHash, HashMap, LpmTrie, Map, MapData, PerCpuArray, PerCpuValues};
 use aya::programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp};
 use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
@@ -20,10 +20,13 @@ use gateway_ebpf::datapath::Hook;
 use nix::sched::{CloneFlags, unshare};
 
 use super::{Coarse, Engine, Kind, Seen, WATCHED_SLOTS};
-use crate::fixture::Tables;
+use crate::fixture::{EXTERNAL, Tables, UNDERLAY};
 
 /// Room for the longest frame out.
 const FRAME_OUT: usize = 16_384;
+
+/// Interface number of the loopback interface, in every namespace.
+const LOOPBACK: u32 = 1;
 
 /// A loaded object and which of its programs to run.
 pub struct Kernel {
@@ -144,6 +147,25 @@ impl Kernel {
     /// There is none.
     pub fn tc_program(&mut self, hook: Hook) -> Result<&mut SchedClassifier> {
         classifier(&mut self.object, program(Kind::Tc, hook).context("no program at this hook")?)
+    }
+
+    /// Fills `tx_ports`: the numbers that rows name, and the interfaces of this thread's namespace that they stand for.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn send_by(&mut self, ports: &[(u32, u32)]) -> Result<()> {
+        let mut map = DevMapHash::try_from(self.object.map_mut(name::TX_PORTS).context(name::TX_PORTS)?)?;
+        let mut insert = |(number, interface): &(u32, u32)| map.insert(*number, *interface, None, 0);
+        ports.iter().try_for_each(&mut insert).context(name::TX_PORTS)
+    }
+
+    /// The same for the fixture's NICs, before test runs, in which nothing is sent. They are gone when another engine is loaded:
+    /// that leaves the namespace.
+    ///
+    /// # Errors
+    /// The kernel refused.
+    pub fn send_by_loopback(&mut self) -> Result<()> {
+        self.send_by(&[EXTERNAL, UNDERLAY, LOOPBACK].map(|number| (number, LOOPBACK)))
     }
 
     /// Every map of the object.

@@ -13,6 +13,7 @@ mod metrics;
 mod ovs;
 mod peers;
 mod policy;
+mod ports;
 mod programs;
 mod restart;
 use gateway_tests::{capture, scene};

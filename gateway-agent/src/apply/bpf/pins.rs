@@ -6,11 +6,12 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData, MapInfo};
+use aya_obj::generated::bpf_devmap_val;
 use gateway_common::ABI_VERSION;
 use gateway_common::tables::{
     Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
-    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
-    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
+    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
+    PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
@@ -91,7 +92,7 @@ const fn shape<K, V>(capacity: u32) -> Shape {
     (size_of::<K>() as u32, size_of::<V>() as u32, capacity)
 }
 
-fn shapes(cpus: u32) -> [(&'static str, Shape); 12] {
+fn shapes(cpus: u32) -> [(&'static str, Shape); 13] {
     [
         (name::EIPS, shape::<EipKey, Eip>(MAX_EIPS)),
         (name::PODS, shape::<PodKey, Pod>(MAX_EIPS)),
@@ -105,6 +106,7 @@ fn shapes(cpus: u32) -> [(&'static str, Shape); 12] {
         (name::EIP_COUNTERS, shape::<u32, EipCounter>(counter_row(MAX_EIPS, cpus, 0))),
         (name::VERDICTS, shape::<u32, VerdictCounter>(VERDICT_ROWS)),
         (name::ERRORS, shape::<u32, ErrorBudget>(1)),
+        (name::TX_PORTS, shape::<u32, bpf_devmap_val>(MAX_TX_PORTS)),
     ]
 }
 

@@ -1,10 +1,14 @@
 //! Writes to the pinned tables.
 
+use std::io::ErrorKind;
 use std::mem::discriminant;
 
+use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
+use aya::maps::xdp::XdpMapError;
 use gateway_common::addr::Prefix;
 use gateway_common::tables::{Config, Internal, name};
+use tracing::debug;
 
 use super::table::absent_is_fine;
 use super::{BpfError, Maps};
@@ -54,7 +58,29 @@ impl Maps {
             TableOp::PutDirectNeighbor(..) => {
                 self.direct_neighbors.put(each!(run, PutDirectNeighbor(key, row)))
             }
+            TableOp::PutTxPort(_) => {
+                each!(run, PutTxPort(ifindex)).try_for_each(|ifindex| self.put_tx_port(ifindex))
+            }
+            TableOp::DeleteTxPort(_) => each!(run, DeleteTxPort(ifindex)).try_for_each(|ifindex| {
+                absent_is_fine(self.tx_ports.remove(ifindex)).map_err(BpfError::map(name::TX_PORTS))
+            }),
             TableOp::DeleteEip(_) => self.eips.delete(each!(run, DeleteEip(key))),
+        }
+    }
+
+    /// An interface that has just gone is none to send by, which is no error: the next look at the host says so too.
+    fn put_tx_port(&mut self, ifindex: u32) -> Result<(), BpfError> {
+        match self.tx_ports.insert(ifindex, ifindex, None, 0) {
+            Ok(()) => Ok(()),
+            Err(XdpMapError::MapError(MapError::SyscallError(error)))
+                if error.io_error.kind() == ErrorKind::InvalidInput =>
+            {
+                debug!(ifindex, "is no interface any more");
+                Ok(())
+            }
+            Err(XdpMapError::MapError(error)) => Err(BpfError::map(name::TX_PORTS)(error)),
+            // No program goes with it.
+            Err(XdpMapError::ChainedProgramNotSupported) => Ok(()),
         }
     }
 

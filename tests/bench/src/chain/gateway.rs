@@ -127,6 +127,7 @@ fn ours(chain: &Chain) -> Result<Kernel> {
     (tables.config.external_mtu, tables.config.tunnel_mtu) = (mtu, mtu - TUNNEL);
     kernel.fill(&tables)?;
     chain.gateway.enter()?;
+    kernel.send_by(&[EXTERNAL, UNDERLAY].map(|nic| (nic, nic)))?;
     for (hook, ifindex) in [(Hook::External, EXTERNAL), (Hook::Underlay, UNDERLAY)] {
         kernel.xdp_program(hook)?.attach_to_if_index(ifindex, XdpMode::Driver)?;
     }
