@@ -72,7 +72,7 @@ pub(crate) fn plain_c(clang: &str) -> Result<()> {
     let sources = workspace::root().join("tests/bench/c");
     // Where a distribution for several architectures has the kernel's headers of this one.
     let headers = format!("-I/usr/include/{}-linux-gnu", env::consts::ARCH);
-    for name in ["harness", "plain", "hop"] {
+    for name in ["harness", "plain", "hop", "send"] {
         let object = workspace::target().join(format!("ebpf/bench-{name}.o"));
         let mut command = Command::new(clang);
         command.args(["-target", "bpf", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-Wno-unused-parameter"]);

@@ -104,7 +104,7 @@ ALWAYS_INLINE int restore(struct xdp_md *ctx, const int len, void (*vary)(struct
 
 	if (data + len > end)
 		return XDP_ABORTED;
-	__builtin_memcpy(data, frame->bytes, len);
+	copy(data, frame->bytes, len);
 	if (vary)
 		vary(frame, data);
 	bpf_tail_call(ctx, &slot, 0);

@@ -1,12 +1,11 @@
-/* The ends of the chain that `bench hop` sends frames through, and the least that can stand between them. One object is
- * loaded for each place it is needed at; what is to be sent where, and expected, is written before that. */
+/* The receiving ends of the chain that `bench hop` sends frames through, and the least that can stand between them. One
+ * object is loaded for each place it is needed at; what is to be written, and expected, is there before that. */
 #include "frame.h"
 
 #include <linux/pkt_cls.h>
 
-/* The wire to send to, and the addresses of the Ethernet header there. */
-struct next_hop {
-	__u32 ifindex;
+/* The addresses of the Ethernet header on the wire behind. */
+struct macs {
 	__u8 destination_mac[6];
 	__u8 source_mac[6];
 };
@@ -20,7 +19,7 @@ struct word {
 
 #define WORDS 3
 
-volatile const struct next_hop next_hop;
+volatile const struct macs macs;
 volatile const struct word expected[WORDS];
 
 struct {
@@ -29,6 +28,13 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counted SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_DEVMAP);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} wire SEC(".maps");
 
 /* Counts the frame if it is what was to arrive here. */
 ALWAYS_INLINE bool count_expected(void *data, void *end)
@@ -48,23 +54,17 @@ ALWAYS_INLINE bool count_expected(void *data, void *end)
 	return true;
 }
 
-/* At the sending end: behind the harness, which makes the frame. */
-SEC("xdp.frags") int send(struct xdp_md *ctx)
-{
-	return bpf_redirect(next_hop.ifindex, 0);
-}
-
 /* In the gateway's place: a hop that looks at nothing. */
 SEC("xdp.frags") int forward(struct xdp_md *ctx)
 {
 	void *data = (void *)(long)ctx->data;
-	struct next_hop hop = next_hop;
+	struct macs to = macs;
 
 	if (data + ETH_LEN > (void *)(long)ctx->data_end)
 		return XDP_DROP;
-	__builtin_memcpy(data, hop.destination_mac, 6);
-	__builtin_memcpy(data + 6, hop.source_mac, 6);
-	return bpf_redirect(hop.ifindex, 0);
+	__builtin_memcpy(data, to.destination_mac, 6);
+	__builtin_memcpy(data + 6, to.source_mac, 6);
+	return bpf_redirect_map(&wire, 0, XDP_ABORTED);
 }
 
 /* At the receiving end. */

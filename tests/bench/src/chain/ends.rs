@@ -1,9 +1,10 @@
 //! The programs of `c/hop.c`, each loaded for its place in a chain.
+//! What sends is in [`super::sender`].
 
 use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::PerCpuArray,
+    maps::{DevMap, PerCpuArray},
     programs::{ProgramFd, SchedClassifier, TcAttachType, Xdp, XdpMode, tc},
 };
 use gateway_common::addr::Mac;
@@ -24,8 +25,8 @@ pub(crate) struct Word {
 /// Words that tell the frame that is to arrive from others; all zero for any frame.
 pub(crate) type Expected = [Word; 3];
 
-/// `struct next_hop`: where to send, and the addresses of the Ethernet header.
-type NextHop = [u8; 16];
+/// `struct macs`: destination, source.
+type Macs = [[u8; 6]; 2];
 
 /// Something loaded and attached; detached when dropped.
 #[derive(Debug)]
@@ -34,42 +35,41 @@ pub(crate) struct End {
 }
 
 impl End {
-    fn load(next_hop: NextHop, expected: Expected) -> Result<Self> {
+    fn load(macs: Macs, expected: Expected) -> Result<Self> {
         let path = object("hop");
         let words = expected.map(|word| [word.at.to_ne_bytes(), word.mask, word.is]);
         let words: Vec<u8> = words.as_flattened().as_flattened().to_vec();
         let mut loader = EbpfLoader::new();
-        loader.override_global("next_hop", &next_hop, true);
+        loader.override_global("macs", &macs, true);
         loader.override_global("expected", words.as_slice(), true);
         let object = loader.load_file(&path).with_context(|| format!("loading {}", path.display()))?;
         Ok(Self { object })
     }
 
-    /// What sends a frame out of an interface of this thread's namespace: for the harness to call.
-    pub(crate) fn sender(ifindex: u32) -> Result<ProgramFd> {
-        let mut end = Self::load(next_hop(ifindex, Mac([0; 6]), Mac([0; 6])), Expected::default())?;
-        let program = end.xdp("send")?;
-        program.load()?;
-        Ok(program.fd()?.try_clone()?)
-    }
-
     /// A hop that only writes MACs, between two interfaces of this thread's namespace.
     pub(crate) fn forward(from: u32, to: u32, destination: Mac, source: Mac) -> Result<Self> {
-        let mut end = Self::load(next_hop(to, destination, source), Expected::default())?;
+        let mut end = Self::load([destination.0, source.0], Expected::default())?;
+        let mut wire = DevMap::try_from(end.object.map_mut("wire").context("no map wire")?)?;
+        wire.set(0, to, None, 0)?;
         end.attach("forward", from)?;
         Ok(end)
     }
 
+    /// The program of [`End::forward`], to be run by itself.
+    pub(crate) fn forwarder(&mut self) -> Result<ProgramFd> {
+        Ok(self.xdp("forward")?.fd()?.try_clone()?)
+    }
+
     /// Counts at an interface of this thread's namespace, in XDP, and ends what it counts.
     pub(crate) fn counter(ifindex: u32, expected: Expected) -> Result<Self> {
-        let mut end = Self::load([0; 16], expected)?;
+        let mut end = Self::load(Macs::default(), expected)?;
         end.attach("count", ifindex)?;
         Ok(end)
     }
 
     /// The same in TC: for packets that XDP would have to copy first.
     pub(crate) fn counter_of_skbs(interface: &str, expected: Expected) -> Result<Self> {
-        let mut end = Self::load([0; 16], expected)?;
+        let mut end = Self::load(Macs::default(), expected)?;
         tc::qdisc_add_clsact(interface)?;
         let program = end.object.program_mut("count_skb").context("no program count_skb")?;
         let program: &mut SchedClassifier = program.try_into()?;
@@ -95,14 +95,6 @@ impl End {
     fn xdp(&mut self, name: &str) -> Result<&mut Xdp> {
         Ok(self.object.program_mut(name).with_context(|| format!("no program {name}"))?.try_into()?)
     }
-}
-
-fn next_hop(ifindex: u32, destination: Mac, source: Mac) -> NextHop {
-    let mut bytes = [0; 16];
-    bytes[..4].copy_from_slice(&ifindex.to_ne_bytes());
-    bytes[4..10].copy_from_slice(&destination.0);
-    bytes[10..].copy_from_slice(&source.0);
-    bytes
 }
 
 /// Whether nothing was lost on the way: what did not arrive was another packet, or came later.

@@ -1,16 +1,17 @@
 //! What is sent into a chain, and how it is to leave it.
 
+use std::iter;
+
 use gateway_common::addr::Mac;
 use gateway_tests::{
-    fixture::{CLIENT, CLIENT_MAC, GATEWAY, GATEWAY_MAC, VNI, WORKER1_MAC},
-    packet::{geneve, ip, ipv4_frame},
+    fixture::{CLIENT_MAC, GATEWAY_MAC, VNI, WORKER1_MAC},
+    packet::ipv4_frame,
 };
 
 use super::ends::{Expected, Word};
 use crate::packets::{
-    frames,
-    harness::Restore,
-    population::{FIRST_EIP, FIRST_NODE, FIRST_POD},
+    frames::{self, Pair},
+    population::{FIRST_EIP, FIRST_POD, Member},
 };
 
 /// EIPs of every chain; a power of two.
@@ -61,14 +62,25 @@ pub(crate) enum Work {
     Forward,
 }
 
-/// Frames of 64 bytes, in a tunnel 114: how the harness makes them, and the first.
-pub(crate) fn sent(way: Way, work: Work) -> (Restore, Vec<u8>) {
-    match (way, work) {
-        (Way::In, _) => (Restore::NextEip, frames::inbound().before),
-        (Way::Out, Work::Translate(VXLAN_PORT)) => (Restore::NextPod, vxlan_from_worker()),
-        (Way::Out, Work::Translate(_) | Work::ForwardTunnel) => (Restore::NextPod, frames::outbound().before),
-        (Way::Out, Work::Forward) => (Restore::Short, untunnelled_from_worker()),
-    }
+/// Frames of 64 bytes, in a tunnel 114: of each EIP one, in random order.
+pub(crate) fn sent(way: Way, work: Work) -> Vec<Vec<u8>> {
+    let frame = |member| match (way, work) {
+        (Way::In, _) => frames::to_eip(member),
+        (Way::Out, Work::Translate(VXLAN_PORT)) => vxlan_from_worker(member),
+        (Way::Out, Work::Translate(_) | Work::ForwardTunnel) => {
+            frames::from_worker(member).carry(&frames::response(member.pod(), 63))
+        }
+        (Way::Out, Work::Forward) => {
+            ipv4_frame(WORKER1_MAC, GATEWAY_MAC, &frames::response(member.eip(), 63))
+        }
+    };
+    in_random_order().map(frame).collect()
+}
+
+/// A linear congruential generator of full period modulo any power of two, as in `c/harness.c`.
+fn in_random_order() -> impl Iterator<Item = Member> {
+    let next = |state: &u32| Some(state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223));
+    iter::successors(Some(0_u32), next).take(EIPS as usize).map(|state| Member(state & (EIPS - 1)))
 }
 
 /// As frames arrive: through the tunnel or not, to or from which network, with the ports of the flow.
@@ -102,18 +114,16 @@ pub(crate) fn expected(way: Way, work: Work) -> Expected {
 }
 
 /// As a worker's kernel writes it: no outer checksum.
-fn vxlan_from_worker() -> Vec<u8> {
-    let mut tunnel = geneve((WORKER1_MAC, GATEWAY_MAC), (FIRST_NODE.octets(), GATEWAY)).from_worker();
+fn vxlan_from_worker(member: Member) -> Vec<u8> {
+    let mut tunnel = frames::from_worker(member);
     (tunnel.head, tunnel.port, tunnel.vni, tunnel.checksum) = ([8, 0, 0, 0], VXLAN_PORT, VNI, false);
-    tunnel.carry(&outbound(FIRST_POD.octets()))
+    tunnel.carry(&frames::response(member.pod(), 63))
 }
 
-fn untunnelled_from_worker() -> Vec<u8> {
-    ipv4_frame(WORKER1_MAC, GATEWAY_MAC, &outbound(FIRST_EIP.octets()))
-}
-
-fn outbound(from: [u8; 4]) -> Vec<u8> {
-    ip(from, CLIENT).ttl(63).udp(PORTS[1], PORTS[0], &frames::PAYLOAD)
+/// What the floor makes of a frame: other MACs.
+pub(crate) fn forwarded(way: Way, frame: &[u8]) -> Pair {
+    let (destination, source) = macs_behind(way);
+    Pair { before: frame.to_vec(), after: [&destination.0[..], &source.0, &frame[12..]].concat() }
 }
 
 /// MACs of what a hop sends on: destination, then source.

@@ -117,7 +117,7 @@ pub(crate) enum Programs {
     /// Open vSwitch.
     Ovs(Ovs),
     /// The floor, one for each way.
-    Floor(#[expect(dead_code, reason = "it detaches when dropped")] [End; 2]),
+    Floor([End; 2]),
 }
 
 fn ours(chain: &Chain) -> Result<Kernel> {

@@ -8,6 +8,7 @@ pub(crate) mod gateway;
 pub(crate) mod mounts;
 pub(crate) mod namespace;
 pub(crate) mod ovs;
+pub(crate) mod sender;
 pub(crate) mod stack;
 pub(crate) mod talk;
 pub(crate) mod wires;

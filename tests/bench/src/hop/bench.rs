@@ -1,7 +1,6 @@
 //! Every candidate in a chain of its own, and one wire with nothing in between; measured one after the other.
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::programs::ProgramFd;
 use gateway_ebpf::datapath::Hook;
 
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
         gateway::{Gateway, Programs, Standing},
         namespace::Namespace,
         ovs::Ovs,
+        sender::Sender,
         wires::{CLIENT_END, Direct, WORKER_END, Wiring},
     },
     packets::{
@@ -41,17 +41,16 @@ impl Time {
 pub(super) struct Bench {
     clock: Clock,
     harness: Harness,
-    /// From the client and from the worker.
-    senders: [ProgramFd; 2],
     direct: Direct,
     direct_counters: [End; 2],
     candidates: Vec<Candidate>,
 }
 
-/// A gateway in its chain, with a counter at the worker and one at the client.
+/// A gateway in its chain, with what sends from the client and from the worker, and a counter at the worker and one at the client.
 struct Candidate {
     gateway: Gateway,
     standing: Standing,
+    senders: [Sender; 2],
     counters: [End; 2],
 }
 
@@ -71,7 +70,8 @@ impl Candidate {
             counter(Way::In, &standing.chain.worker, ("w0", WORKER_END))?,
             counter(Way::Out, &standing.chain.client, ("c0", CLIENT_END))?,
         ];
-        Ok(Self { gateway, standing, counters })
+        let sender = |way| Sender::load(&flow::sent(way, gateway.work()));
+        Ok(Self { gateway, standing, senders: [sender(Way::In)?, sender(Way::Out)?], counters })
     }
 }
 
@@ -86,7 +86,6 @@ impl Bench {
         Ok(Self {
             clock: Clock::of(cpu)?,
             harness: Harness::load()?,
-            senders: [End::sender(CLIENT_END)?, End::sender(WORKER_END)?],
             direct,
             direct_counters: [at_worker, at_client],
             candidates: gateways.iter().copied().map(Candidate::stand).collect::<Result<_>>()?,
@@ -95,12 +94,11 @@ impl Bench {
 
     /// Sends packets through a candidate, right after as many over a wire alone.
     pub(super) fn measure(&mut self, gateway: Gateway, way: Way, packets: u32) -> Result<Time> {
-        let candidate = find(&self.candidates, gateway)?;
-        let (restore, frame) = flow::sent(way, gateway.work());
+        let candidate = find(&mut self.candidates, gateway)?;
         let chain = &candidate.standing.chain;
-        let (direct, whole, side) = match way {
-            Way::In => (&self.direct.client, &chain.client, 0),
-            Way::Out => (&self.direct.worker, &chain.worker, 1),
+        let (direct, whole, end, side) = match way {
+            Way::In => (&self.direct.client, &chain.client, CLIENT_END, 0),
+            Way::Out => (&self.direct.worker, &chain.worker, WORKER_END, 1),
         };
         let places = [
             ("one wire", direct, &self.direct_counters[side]),
@@ -110,7 +108,7 @@ impl Bench {
         for (ns, (name, namespace, counter)) in ns.iter_mut().zip(places) {
             namespace.enter()?;
             let (before, since) = (counter.counted()?, self.clock.now()?);
-            self.harness.send((restore, &frame), EIPS, &self.senders[side], packets)?;
+            candidate.senders[side].send(end, packets)?;
             let taken = self.clock.now()?.saturating_sub(since);
             let received = counter.counted()? - before;
             require_all(&format!("{name}, {}", way.name()), received, u64::from(packets))?;
@@ -121,17 +119,16 @@ impl Bench {
 
     /// Sends to Open vSwitch more than it can take; thousands of packets that arrive for each second that its threads work.
     pub(super) fn flood(&mut self, gateway: Gateway, way: Way, packets: u32) -> Result<f64> {
-        let candidate = find(&self.candidates, gateway)?;
+        let candidate = find(&mut self.candidates, gateway)?;
         let Programs::Ovs(ovs) = &candidate.standing.programs else { bail!("{}: no such", gateway.name()) };
-        let (restore, frame) = flow::sent(way, gateway.work());
-        let (namespace, side) = match way {
-            Way::In => (&candidate.standing.chain.client, 0),
-            Way::Out => (&candidate.standing.chain.worker, 1),
+        let (namespace, end, side) = match way {
+            Way::In => (&candidate.standing.chain.client, CLIENT_END, 0),
+            Way::Out => (&candidate.standing.chain.worker, WORKER_END, 1),
         };
         namespace.enter()?;
         let counter = &candidate.counters[side];
         let (before, meter) = (counter.counted()?, ovs.meter()?);
-        self.harness.send((restore, &frame), EIPS, &self.senders[side], packets)?;
+        candidate.senders[side].send(end, packets)?;
         let received = counter.counted()? - before;
         let taken = ovs.busy_since(&meter)?;
         ensure!(received > 0, "{}, {}: nothing arrived as it should", gateway.name(), way.name());
@@ -148,26 +145,27 @@ impl Bench {
         found.context("Open vSwitch is not set up")
     }
 
-    /// Our program of that way alone, as `scale` measures it: nanoseconds without the harness.
-    pub(super) fn program(&mut self, way: Way, packets: u32) -> Result<f64> {
-        let programs = self.candidates.iter_mut().map(|candidate| &mut candidate.standing.programs);
-        let kernel = programs.into_iter().find_map(|programs| match programs {
-            Programs::Ours(kernel) => Some(kernel),
-            Programs::None | Programs::Floor(_) | Programs::Ovs(_) => None,
-        });
-        let Some(kernel) = kernel else { bail!("ours is not set up") };
-        let (hook, pair) = match way {
-            Way::In => (Hook::External, frames::inbound()),
-            Way::Out => (Hook::Underlay, frames::outbound()),
+    /// The program of ours or of the floor alone, as `scale` measures ours: nanoseconds without the harness.
+    pub(super) fn program(&mut self, gateway: Gateway, way: Way, packets: u32) -> Result<f64> {
+        let (hook, side, mut pair) = match way {
+            Way::In => (Hook::External, 0, frames::inbound()),
+            Way::Out => (Hook::Underlay, 1, frames::outbound()),
         };
-        let fd = kernel.xdp_fd(hook)?.try_clone()?;
+        let fd = match &mut find(&mut self.candidates, gateway)?.standing.programs {
+            Programs::Ours(kernel) => kernel.xdp_fd(hook)?.try_clone()?,
+            Programs::Floor(ends) => {
+                pair = flow::forwarded(way, &pair.before);
+                ends[side].forwarder()?
+            }
+            Programs::None | Programs::Ovs(_) => bail!("{} has no program of its own", gateway.name()),
+        };
         let program = Program::new(way.name(), fd, pair, REDIRECT).of_many(EIPS);
         let alone = program.run_nothing(&mut self.harness, packets)?;
         Ok(program.run(&mut self.harness, packets)? - alone)
     }
 }
 
-fn find(candidates: &[Candidate], gateway: Gateway) -> Result<&Candidate> {
-    let found = candidates.iter().find(|candidate| candidate.gateway == gateway);
+fn find(candidates: &mut [Candidate], gateway: Gateway) -> Result<&mut Candidate> {
+    let found = candidates.iter_mut().find(|candidate| candidate.gateway == gateway);
     found.with_context(|| format!("{} is not set up", gateway.name()))
 }

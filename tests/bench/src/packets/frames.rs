@@ -7,7 +7,7 @@ use gateway_tests::{
     packet::{Geneve, frame, geneve, ip, ipv4_frame},
 };
 
-use super::population::{FIRST_EIP, FIRST_NODE, FIRST_POD};
+use super::population::{FIRST_EIP, FIRST_NODE, FIRST_POD, Member};
 
 /// Makes a frame of 64 bytes, without a tunnel.
 pub(crate) const PAYLOAD: [u8; 22] = *b"twenty-two bytes of it";
@@ -39,21 +39,34 @@ pub(crate) fn plain_inbound() -> Pair {
 }
 
 fn inbound_by(tunnel: &Geneve) -> Pair {
-    let packet = |to, ttl| ip(CLIENT, to).ttl(ttl).udp(40_000, 53, &PAYLOAD);
-    Pair {
-        before: ipv4_frame(CLIENT_MAC, NIC_MAC, &packet(FIRST_EIP.octets(), 64)),
-        after: tunnel.carry(&packet(FIRST_POD.octets(), 63)),
-    }
+    let first = Member(0);
+    Pair { before: to_eip(first), after: tunnel.carry(&request(first.pod(), 63)) }
+}
+
+/// From a client to an EIP, as it leaves the client.
+pub(crate) fn to_eip(member: Member) -> Vec<u8> {
+    ipv4_frame(CLIENT_MAC, NIC_MAC, &request(member.eip(), 64))
+}
+
+fn request(to: [u8; 4], ttl: u8) -> Vec<u8> {
+    ip(CLIENT, to).ttl(ttl).udp(40_000, 53, &PAYLOAD)
 }
 
 /// From a pod on its node to a client: out of the tunnel.
 pub(crate) fn outbound() -> Pair {
-    let packet = |from, ttl| ip(from, CLIENT).ttl(ttl).udp(53, 40_000, &PAYLOAD);
-    let tunnel = geneve((WORKER1_MAC, GATEWAY_MAC), (FIRST_NODE.octets(), GATEWAY)).from_worker();
-    Pair {
-        before: tunnel.carry(&packet(FIRST_POD.octets(), 63)),
-        after: ipv4_frame(NIC_MAC, CLIENT_MAC, &packet(FIRST_EIP.octets(), 62)),
-    }
+    let first = Member(0);
+    let after = ipv4_frame(NIC_MAC, CLIENT_MAC, &response(first.eip(), 62));
+    Pair { before: from_worker(first).carry(&response(first.pod(), 63)), after }
+}
+
+/// The tunnel from a pod's node.
+pub(crate) fn from_worker(member: Member) -> Geneve {
+    geneve((WORKER1_MAC, GATEWAY_MAC), (member.node(), GATEWAY)).from_worker()
+}
+
+/// From a pod or an EIP to a client.
+pub(crate) fn response(from: [u8; 4], ttl: u8) -> Vec<u8> {
+    ip(from, CLIENT).ttl(ttl).udp(53, 40_000, &PAYLOAD)
 }
 
 /// From the gateway to a pod on a worker, as the worker's kernel gets it.

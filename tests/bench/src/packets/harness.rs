@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use aya::{
     Ebpf, TestRunResult,
     maps::{Array, ProgramArray},
-    programs::{ProgramFd, SchedClassifier, TestRun, TestRunAttrs, TestRunOptions, Xdp},
+    programs::{ProgramFd, SchedClassifier, TestRun, TestRunOptions, Xdp},
 };
 use nix::time::{ClockId, clock_gettime};
 
@@ -20,8 +20,6 @@ const HEAD: usize = 16;
 const MAX_FRAME: usize = 128;
 /// Room for the longest frame out.
 const FRAME_OUT: usize = 512;
-/// Live frames in flight at a time: what drivers take from a ring at a time.
-const BATCH: u32 = 64;
 /// `struct frame`.
 type Row = [u8; HEAD + MAX_FRAME];
 
@@ -106,24 +104,6 @@ impl Harness {
     ) -> Result<Ran> {
         self.prepare((restore, frame), eips, program)?;
         test_run(xdp(&mut self.object, restore.program())?, frame, repeat)
-    }
-
-    /// Sends that many fresh copies of a frame as a NIC would receive them, `program` deciding where to; returns when all are
-    /// on their way.
-    pub(crate) fn send(
-        &mut self,
-        (restore, frame): (Restore, &[u8]),
-        eips: u32,
-        program: &ProgramFd,
-        packets: u32,
-    ) -> Result<()> {
-        self.prepare((restore, frame), eips, program)?;
-        let mut options = TestRunOptions::new();
-        options.data_in = Some(frame);
-        options.repeat = packets;
-        options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
-        xdp(&mut self.object, restore.program())?.test_run(options).context("sending live frames")?;
-        Ok(())
     }
 
     fn prepare(&mut self, (restore, frame): (Restore, &[u8]), eips: u32, program: &ProgramFd) -> Result<()> {
