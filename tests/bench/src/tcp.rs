@@ -111,8 +111,8 @@ fn conditions(cpus: &[usize]) -> Vec<String> {
              their softirqs. Wires as in `hop`, without segmentation or checksums left to hardware; client and worker put \
              segments together (GRO). Bits of payload that arrived."
         ),
-        "Ours at gateway and worker, natively and as shipped; A and B with VXLAN at both; C and the floor without tunnel, so \
-         with 50 bytes more in each packet. GRO at the gateway's NICs as it says; ours and the floor have no use for it."
+        "Ours at gateway and worker, natively and as shipped; A and B with VXLAN at both; C and the floor without tunnel: C with \
+         50 bytes more in each packet, the floor with as many as ours. GRO at the gateway's NICs as it says; ours and the floor have no use for it."
             .to_owned(),
         "OVS in userspace, as in `hop`, with ours at the worker, has threads of its own. They and iperf3's two ends share two CPUs, to its \
          disadvantage: a third would be its own. They are all on the first CPU, with the same priority as iperf3, and one end is there \

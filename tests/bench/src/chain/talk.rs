@@ -48,12 +48,13 @@ impl Talk {
     pub(crate) fn stand(gateway: Gateway, wiring: Wiring) -> Result<Self> {
         let standing = gateway.stand(wiring)?;
         client(&standing.chain)?;
+        let (chain, inner) = (&standing.chain, wiring.mtu - u16::try_from(TUNNEL)?);
         let (address, worker) = match gateway.work() {
-            Work::Translate(VXLAN_PORT) => (TALKER.pod(), vxlan_worker(&standing.chain)?),
-            Work::Translate(_) => (TALKER.pod(), our_worker(&standing.chain)?),
-            Work::Forward | Work::ForwardTunnel => {
-                (TALKER.eip(), worker(&standing.chain, TALKER.eip(), wiring.mtu)?)
-            }
+            Work::Translate(VXLAN_PORT) => (TALKER.pod(), vxlan_worker(chain)?),
+            Work::Translate(_) => (TALKER.pod(), our_worker(chain, inner)?),
+            // It stands for ours: packets are as long as in a tunnel.
+            Work::ForwardTunnel => (TALKER.eip(), worker(chain, TALKER.eip(), inner)?),
+            Work::Forward => (TALKER.eip(), worker(chain, TALKER.eip(), wiring.mtu)?),
         };
         standing.chain.offloads()?;
         let talk = Self { standing, _worker: worker, address };
@@ -183,8 +184,7 @@ fn vxlan_worker(chain: &Chain) -> Result<Option<[Kernel; 2]>> {
 }
 
 /// A worker with our programs; the kernel's route has the tunnel's MTU, as the agent's has.
-fn our_worker(chain: &Chain) -> Result<Option<[Kernel; 2]>> {
-    let inner = chain.wiring.mtu - u16::try_from(TUNNEL)?;
+fn our_worker(chain: &Chain, inner: u16) -> Result<Option<[Kernel; 2]>> {
     worker(chain, TALKER.pod(), inner)?;
     let tables = worker_tables(chain.wiring.mtu);
     let mut xdp = Kernel::load_from(&object_path(), Kind::Xdp, MAX_EIPS)?;
