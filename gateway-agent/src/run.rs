@@ -23,7 +23,7 @@ use self::observer::Observer;
 use self::report::{Reporter, step_failed};
 use self::writer::{Outcome, Verify, Writer};
 use crate::annotation::Keys;
-use crate::apply::bpf;
+use crate::apply::bpf::Object;
 use crate::apply::neighbor::Observed;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, RouterPort, State, desired};
@@ -70,7 +70,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     requirements::check(Purpose::Run)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let object = bpf::object(options.object.as_deref())?;
+    let object = Object::open(options.object.as_deref())?;
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let observer = Observer::start(&options);

@@ -7,7 +7,7 @@ use std::thread;
 use anyhow::{Context, Result, bail};
 use aya::EbpfLoader;
 use aya::maps::{Array, HashMap, Map, MapData};
-use gateway_agent::apply::bpf::{BpfError, Maps, object};
+use gateway_agent::apply::bpf::{BpfError, Maps, elf};
 use gateway_agent::tables::{TableOp, Tables, diff};
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
@@ -34,7 +34,7 @@ fn tables(eips: u32) -> Result<(Maps, BTreeMap<&'static str, u32>)> {
     loader
         .map_max_entries(name::EIPS, eips)
         .map_max_entries(name::EIP_COUNTERS, counter_row(MAX_EIPS, CPUS, 0));
-    let mut ebpf = loader.load(&object(None)?)?;
+    let mut ebpf = loader.load(&elf(None)?)?;
     let mut taken = BTreeMap::new();
     for name in name::ALL {
         let map = ebpf.take_map(name).context(name)?;

@@ -13,22 +13,20 @@ use std::path::{Path, PathBuf};
 
 use aya::maps::lpm_trie::Key;
 use aya::maps::{Array, DevMapHash, LpmTrie, Map, MapData, MapError, PerCpuArray};
-use aya::util::nr_cpus;
-use aya::{Ebpf, EbpfError, EbpfLoader};
+use aya::{Ebpf, EbpfError};
 use gateway_common::addr::Prefix;
 use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal, MAX_EIPS, Neighbor,
-    NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey, counter_row, name,
+    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal, Neighbor, NeighborKey,
+    Pod, PodKey, VerdictCounter, Vtep, VtepKey, name,
 };
-use tracing::warn;
 
 use self::counters::Counters;
 use self::table::Table;
 use super::causes;
 use crate::tables::{TableFull, Tables};
 
-pub use object::object;
+pub use object::{Object, elf};
 pub(crate) use pins::remove;
 pub use pins::{link_pin, prepare, remove_dir, remove_maps};
 
@@ -134,28 +132,6 @@ pub struct Loaded {
     pub ebpf: Ebpf,
     /// Its tables: those pinned by an earlier agent where there are such.
     pub maps: Maps,
-}
-
-/// Loads the object, takes over the tables pinned under `pin`, and pins those that are not. Pins of another ABI
-/// version or size are replaced.
-///
-/// # Errors
-/// [`BpfError`].
-pub fn load(object: &[u8], pin: &Path) -> Result<Loaded, BpfError> {
-    let cpus = nr_cpus().map_err(|(path, source)| BpfError::Cpus { path, source })?;
-    let cpus = u32::try_from(cpus).unwrap_or(u32::MAX);
-    if let Some(difference) = pins::incompatible(pin, cpus)? {
-        warn!(pin = %pin.display(), difference, "the pinned tables are of another version and are replaced");
-        remove_maps(pin)?;
-    }
-    let mut loader = EbpfLoader::new();
-    loader.map_max_entries(name::EIP_COUNTERS, counter_row(MAX_EIPS, cpus, 0));
-    for map in name::ALL {
-        loader.map_pin_path(map, pin.join(map));
-    }
-    let mut ebpf = loader.load(object).map_err(|source| BpfError::Load { source })?;
-    let maps = Maps::new(|name| ebpf.take_map(name).ok_or(BpfError::NoMap { name }))?;
-    Ok(Loaded { ebpf, maps })
 }
 
 impl Maps {

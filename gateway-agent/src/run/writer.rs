@@ -1,6 +1,5 @@
 //! The one writer: brings this node's kernel to what is desired, and keeps it there.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
@@ -12,7 +11,7 @@ use tracing::info;
 
 use super::report::step_failed;
 use crate::announce::Announcer;
-use crate::apply::bpf::{self, BpfError, Loaded, Maps};
+use crate::apply::bpf::{self, BpfError, Loaded, Maps, Object};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
 use crate::apply::{errors, link, nft, route};
@@ -72,7 +71,7 @@ struct Networking {
 pub(super) struct Writer {
     node: String,
     pin: PathBuf,
-    object: Cow<'static, [u8]>,
+    object: Object,
     handle: Handle,
     loaded: Option<Loaded>,
     known: Tables,
@@ -85,7 +84,7 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer that takes over what an earlier agent left under `pin`.
-    pub(super) fn new(node: String, pin: PathBuf, object: Cow<'static, [u8]>, handle: Handle) -> Self {
+    pub(super) fn new(node: String, pin: PathBuf, object: Object, handle: Handle) -> Self {
         let known = Maps::open(&pin).and_then(|maps| maps.read()).unwrap_or_default();
         let announced = known.config.filter(|config| config.flags & CONFIG_OWNER != 0).map(|config| {
             let eips = known.eips.keys().map(|key| Ipv4Addr::from(key.eip));
@@ -180,7 +179,7 @@ impl Writer {
             return Ok(());
         }
         bpf::prepare(&self.pin)?;
-        let loaded = bpf::load(&self.object, &self.pin)?;
+        let loaded = self.object.load(&self.pin)?;
         self.known = loaded.maps.read()?;
         self.loaded = Some(loaded);
         self.started = false;
