@@ -6,6 +6,8 @@ use crate::addr::Mac;
 pub const HEADER_LEN: usize = 14;
 /// Bytes of the shortest frame, without its check sequence (IEEE 802.3 section 4A.4.2): shorter ones are padded.
 pub const MIN_FRAME_LEN: usize = 60;
+/// Bytes of the longest frame without tags and check sequence (IEEE 802.3 section 3.2.7): a header and 1500 bytes.
+pub const MAX_FRAME_LEN: usize = HEADER_LEN + 1500;
 /// Offset of the EtherType.
 pub const ETHERTYPE: usize = 12;
 /// Offset of the source MAC.

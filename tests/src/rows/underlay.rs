@@ -222,8 +222,14 @@ fn sender_rows() -> Vec<Row> {
     };
     let stranger = geneve((Mac([2; 6]), GATEWAY_MAC), ([172, 18, 0, 99], GATEWAY)).from_worker();
     let from_worker2 = geneve((WORKER2_MAC, GATEWAY_MAC), (WORKER2, GATEWAY)).from_worker();
+    // By which rows say that a pod is here, and that its gateway is not known.
+    let nobody = || geneve((WORKER1_MAC, GATEWAY_MAC), ([0; 4], GATEWAY)).from_worker();
+    let [of_local, to_local] = [ip(POD0, CLIENT), ip(CLIENT, POD0)]
+        .map(|ip| ip.ttl(63).udp(1, 2, b"as long as the fast path wants it"));
     vec![
         drop("from an address that is no node", stranger, &packet, Verdict::DropUnknownVtep),
+        drop("from 0.0.0.0, for a pod of this node", nobody(), &of_local, Verdict::DropUnknownVtep),
+        drop("from 0.0.0.0, to a pod of this node", nobody(), &to_local, Verdict::DropUnknownVtep),
         drop("inner source lives on another node", from_worker2, &packet, Verdict::DropSpoofedSource),
         drop(
             "inner source is nobody",

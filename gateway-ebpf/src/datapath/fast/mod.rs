@@ -1,10 +1,11 @@
-//! The fast path: the ordinary packet of an established flow, from a client to a pod on a worker and back.
+//! The fast path: the ordinary packet of an established flow, from a client to a pod on a worker and back, at the gateway and at
+//! the worker; and what is nobody's of ours on the underlay NIC, both ways.
 //!
 //! What it does is what the rest of the datapath would do, byte for byte and count for count; what it does not take is left
 //! untouched for that. It is quick by the calls it leaves out: each function that returns, ours or the kernel's, costs some
 //! 8 ns where the CPU's return predictor is not trusted (SRSO), as much as everything else it does together. So it is one
-//! function without calls but for the two that move the head and send, looks into arrays instead of hashes (the direct
-//! tables), and works on words in place.
+//! function without calls but for those that move the head and send, looks into arrays instead of hashes (the direct
+//! tables), and works on words: in place in XDP, and in TC, which may only read so, on a copy of the headers.
 
 mod egress;
 mod inbound;

@@ -135,12 +135,17 @@ impl Ordinary {
     }
 }
 
-/// Length of the frame, bytes, and whether it lies in pieces: that is asked only where the packet says it is longer than the first.
+/// Length of the frame, bytes, and whether it lies in pieces. That is a call, made only where it may: the first piece is a full
+/// buffer, longer than any frame of Ethernet's own MTU, or the packet says that there is more.
 #[inline(always)]
 pub(super) fn whole<F: Frame>(frame: &F, headers: Headers<'_>) -> (u32, bool) {
     let linear = frame.linear_len();
     let packet = u32::from(u16::from_be(headers.word::<TOTAL_LEN>())) + IP as u32;
-    if packet > linear { (frame.frame_len(), true) } else { (linear, false) }
+    if packet <= linear && linear <= eth::MAX_FRAME_LEN as u32 {
+        return (linear, false);
+    }
+    let len = frame.frame_len();
+    (len, len > linear)
 }
 
 /// Length of a frame of `len` bytes without Ethernet's padding, which one of the shortest length may have. A packet shorter

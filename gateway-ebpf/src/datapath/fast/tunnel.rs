@@ -71,7 +71,8 @@ fn is_foreign(headers: Headers<'_>, config: &Config, len: u32) -> Option<bool> {
 }
 
 /// Whether the outer headers, of UDP to the tunnel's port, are those of our tunnel and nothing is unusual about them: no
-/// options, no fragment, lengths that fill the frame. RFC 8926's bits for version, control and critical options are clear.
+/// options, no fragment, lengths that fill the frame, and a source other than 0.0.0.0, by which rows say that there is no
+/// other node. RFC 8926's bits for version, control and critical options are clear.
 #[inline(always)]
 fn is_ours(headers: Tunnelled<'_>, config: &Config, len: u32) -> bool {
     const ANY_FRAGMENT: u16 = (ipv4::MORE_FRAGMENTS | ipv4::OFFSET).to_be();
@@ -81,6 +82,7 @@ fn is_ours(headers: Tunnelled<'_>, config: &Config, len: u32) -> bool {
     let udp_len = u32::from(u16::from_be(headers.word::<{ UDP + 4 }>()));
     version == 0x45
         && headers.word::<{ IP + 6 }>() & ANY_FRAGMENT == 0
+        && headers.wide::<SOURCE>() != 0
         && headers.wide::<DESTINATION>() == u32::from_ne_bytes(config.local_vtep)
         && headers.word::<GENEVE>() == PLAIN
         && headers.word::<{ GENEVE + 2 }>() == eth::TEB.to_be()
