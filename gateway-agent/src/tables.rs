@@ -6,9 +6,9 @@ use std::net::Ipv4Addr;
 use gateway_common::addr::Prefix;
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
-    CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, DirectEip, DirectNeighbor,
-    DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor,
-    NeighborKey, Pod, PodKey, Vtep, VtepKey, direct_row, name,
+    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config,
+    DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipKey, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS,
+    MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey, direct_row, name,
 };
 
 use crate::desired::Datapath;
@@ -130,6 +130,13 @@ impl Tables {
         slots
     }
 
+    /// The `config` of `held` without what is no longer true of its direct tables; `None` where nothing is.
+    fn not_all_direct(&self, held: &Self) -> Option<Config> {
+        let (want, held) = (self.config?, held.config?);
+        let untrue = held.flags & !want.flags & (CONFIG_ALL_EIPS_DIRECT | CONFIG_ALL_PODS_DIRECT);
+        (untrue != 0).then_some(Config { flags: held.flags & !untrue, ..held })
+    }
+
     /// The slots that EIPs take which do not have them in `held`, ascending.
     fn fresh_slots(&self, held: &Self) -> Vec<u32> {
         // A row that only changes otherwise has counted there before.
@@ -215,14 +222,20 @@ fn with_derived(mut tables: Tables) -> Tables {
     tables
 }
 
-/// The interfaces that XDP may send by. What there is no room for is looked up by the kernel.
+/// The interfaces that XDP may send by: the external NIC first, by which all goes out. What there is no room for is looked up by
+/// the kernel.
 fn tx_ports(config: Option<&Config>, vteps: &BTreeMap<VtepKey, Vtep>) -> BTreeSet<u32> {
     let Some(config) = config else { return BTreeSet::new() };
     let may = |flag| config.flags & flag != 0;
     let external = may(CONFIG_XDP_TO_EXTERNAL).then_some(config.external_ifindex);
     let underlay = vteps.values().map(|vtep| vtep.ifindex).filter(|_| may(CONFIG_XDP_TO_UNDERLAY));
-    let ports: BTreeSet<u32> = external.into_iter().chain(underlay).filter(|ifindex| *ifindex != 0).collect();
-    ports.into_iter().take(MAX_TX_PORTS as usize).collect()
+    let mut ports = BTreeSet::new();
+    for ifindex in external.into_iter().chain(underlay).filter(|ifindex| *ifindex != 0) {
+        if ports.len() < MAX_TX_PORTS as usize {
+            ports.insert(ifindex);
+        }
+    }
+    ports
 }
 
 /// A row of a direct table.
@@ -277,7 +290,9 @@ fn assign_slots(eips: &[Ipv4Addr], held: &Tables) -> HashMap<Ipv4Addr, u32> {
 ///
 /// Counters are reset before their slot is used. What rows refer to is written before them, and a pod's way out
 /// before its way in; the direct tables, copies for the fast path, behind what they are copies of; `config`, which switches
-/// the datapath on, is written last, and cleared first. New rows are written before old ones go, in the reverse order.
+/// the datapath on, is written last, and cleared first. What it says of a direct table, that all rows are in there, it says no
+/// more before a row goes. New rows are written before old ones go, in the reverse order. On `tx_ports` nothing depends; old
+/// ones go first, as there may be no room for both.
 pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     let mut ops = Vec::new();
     if want.config.is_none() && held.config.is_some() {
@@ -289,9 +304,11 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     put(&want.neighbors, &held.neighbors, TableOp::PutNeighbor, &mut ops);
     put(&want.pods, &held.pods, TableOp::PutPod, &mut ops);
     put(&want.eips, &held.eips, TableOp::PutEip, &mut ops);
+    ops.extend(want.not_all_direct(held).map(TableOp::PutConfig));
     put_direct(&want.direct.neighbors, &held.direct.neighbors, TableOp::PutDirectNeighbor, &mut ops);
     put_direct(&want.direct.pods, &held.direct.pods, TableOp::PutDirectPod, &mut ops);
     put_direct(&want.direct.eips, &held.direct.eips, TableOp::PutDirectEip, &mut ops);
+    ops.extend(held.tx_ports.difference(&want.tx_ports).copied().map(TableOp::DeleteTxPort));
     ops.extend(want.tx_ports.difference(&held.tx_ports).copied().map(TableOp::PutTxPort));
     if let Some(config) = want.config
         && held.config != Some(config)
@@ -303,7 +320,6 @@ pub fn diff(want: &Tables, held: &Tables) -> Vec<TableOp> {
     delete(&want.neighbors, &held.neighbors, TableOp::DeleteNeighbor, &mut ops);
     ops.extend(held.internal.difference(&want.internal).copied().map(TableOp::DeleteInternal));
     delete(&want.vteps, &held.vteps, TableOp::DeleteVtep, &mut ops);
-    ops.extend(held.tx_ports.difference(&want.tx_ports).copied().map(TableOp::DeleteTxPort));
     ops
 }
 

@@ -184,8 +184,8 @@ impl Maps {
         Ok(Tables { direct, ..self.read_sources()? })
     }
 
-    /// All rows but the counters and the direct tables: what these follow from. Arrays are read whole, which takes its
-    /// time, and tell nothing more.
+    /// All rows but the counters and the direct tables. These follow from the others; as arrays, they are read whole, which
+    /// takes its time.
     ///
     /// # Errors
     /// [`BpfError::Map`].

@@ -96,6 +96,24 @@ fn xdp_sends_by_the_interfaces_that_it_may_send_by() {
 }
 
 #[test]
+fn a_nic_that_comes_back_by_another_index_makes_room_first() {
+    let ports = |external_ifindex, others: std::ops::Range<u32>| {
+        let mut datapath = gateway(&[]);
+        datapath.config.flags = CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_TO_UNDERLAY;
+        datapath.config.external_ifindex = external_ifindex;
+        datapath.vteps.extend(others.map(|ifindex| {
+            (Ipv4Addr::from_bits(ifindex), Vtep::resolved(0, ifindex, Mac([2; 6]), Mac([4; 6])))
+        }));
+        rows(&datapath, &Tables::default()).unwrap()
+    };
+    let held = ports(1000, 1..200);
+    assert_eq!(held.tx_ports.len(), MAX_TX_PORTS as usize, "the table is full");
+    assert!(held.tx_ports.contains(&1000), "and all goes out by the external NIC");
+    let ops: Vec<_> = steps(&ports(1001, 1..200), &held);
+    assert_eq!(ops, ["delete port 1000", "put port 1001", "put config"]);
+}
+
+#[test]
 fn a_row_says_where_pod_and_gateway_are() {
     let mut datapath = gateway(&[(101, 10)]);
     let neighbor = (eip(1), Mac([2; 6]));
@@ -196,24 +214,34 @@ prop_compose! {
     fn any_tables()(
         eips in prop::collection::btree_map(0..8_u8, (0..3_u8, 0..3_u32), 0..6),
         pods in prop::collection::btree_map(0..8_u8, (0..3_u8, 0..3_u32), 0..6),
-        vteps in prop::collection::btree_map(0..8_u8, 0..3_u32, 0..6),
+        vteps in prop::collection::btree_map(0..8_u8, (0..3_u32, 0..3_u32), 0..6),
         neighbors in prop::collection::btree_map(0..8_u8, 0..3_u8, 0..6),
         internal in prop::collection::btree_set(0..8_u8, 0..6),
-        config in prop::option::of(1..4_u32),
+        config in prop::option::of((1..4_u32, 0..3_u32, any::<bool>(), any::<bool>())),
     ) -> Tables {
+        // Three to a direct row, or fewer.
+        let address = |key: u8| [key, 0, 0, key % 3];
+        let flags = |to_external, to_underlay| {
+            let flag = |set, flag| if set { flag } else { 0 };
+            flag(to_external, CONFIG_XDP_TO_EXTERNAL) | flag(to_underlay, CONFIG_XDP_TO_UNDERLAY)
+        };
         with_derived(Tables {
             eips: eips.into_iter().map(|(key, (pod_ip, slot))| {
-                (EipKey { eip: [key; 4] }, Eip { pod_ip: [pod_ip; 4], slot, ..Eip::default() })
+                (EipKey { eip: address(key) }, Eip { pod_ip: [pod_ip; 4], slot, ..Eip::default() })
             }).collect(),
             pods: pods.into_iter().map(|(key, (eip, slot))| {
-                (PodKey { pod_ip: [key; 4] }, Pod { eip: [eip; 4], slot, ..Pod::default() })
+                (PodKey { pod_ip: address(key) }, Pod { eip: [eip; 4], slot, ..Pod::default() })
             }).collect(),
-            vteps: vteps.into_iter().map(|(key, flags)| (VtepKey { vtep: [key; 4] }, Vtep::unresolved(flags))).collect(),
+            vteps: vteps.into_iter().map(|(key, (flags, ifindex))| {
+                (VtepKey { vtep: [key; 4] }, Vtep { ifindex, ..Vtep::unresolved(flags) })
+            }).collect(),
             neighbors: neighbors.into_iter().map(|(key, mac)| {
                 (NeighborKey { addr: [key; 4] }, Neighbor { mac: [mac; 6], reserved: [0; 2] })
             }).collect(),
             internal: internal.into_iter().map(|len| Prefix::new([10, 0, 0, 0].into(), len + 8)).collect(),
-            config: config.map(|vni| Config { vni, ..Config::default() }),
+            config: config.map(|(vni, external_ifindex, to_external, to_underlay)| {
+                Config { vni, external_ifindex, flags: flags(to_external, to_underlay), ..Config::default() }
+            }),
             direct: Direct::default(),
             tx_ports: BTreeSet::new(),
         })
@@ -229,6 +257,28 @@ proptest! {
         }
         prop_assert_eq!(&tables, &want);
         prop_assert!(diff(&want, &tables).is_empty());
+    }
+
+    #[test]
+    fn what_stays_is_in_a_direct_table_as_long_as_that_says_that_all_are(want in any_tables(), held in any_tables()) {
+        let mut tables = held.clone();
+        for op in diff(&want, &held) {
+            tables.apply(&op);
+            let flags = tables.config.map_or(0, |config| config.flags);
+            let direct = |addr: [u8; 4]| direct_row(addr, DIRECT_ROWS - 1);
+            if flags & CONFIG_ALL_PODS_DIRECT != 0 {
+                for key in held.pods.keys().filter(|key| want.pods.contains_key(key)) {
+                    let row = tables.direct.pods.get(&direct(key.pod_ip));
+                    prop_assert_eq!(row.map(|row| row.pod_ip), Some(key.pod_ip), "after {}", name_of(&op));
+                }
+            }
+            if flags & CONFIG_ALL_EIPS_DIRECT != 0 {
+                for key in held.eips.keys().filter(|key| want.eips.contains_key(key)) {
+                    let row = tables.direct.eips.get(&direct(key.eip));
+                    prop_assert_eq!(row.map(|row| row.eip), Some(key.eip), "after {}", name_of(&op));
+                }
+            }
+        }
     }
 
     #[test]

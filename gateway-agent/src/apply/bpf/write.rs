@@ -1,15 +1,13 @@
 //! Writes to the pinned tables.
 
-use std::io::ErrorKind;
 use std::mem::discriminant;
 
-use aya::maps::MapError;
 use aya::maps::lpm_trie::Key;
-use aya::maps::xdp::XdpMapError;
 use gateway_common::addr::Prefix;
 use gateway_common::tables::{Config, Internal, name};
 use tracing::debug;
 
+use super::super::causes;
 use super::table::absent_is_fine;
 use super::{BpfError, Maps};
 use crate::tables::TableOp;
@@ -59,7 +57,8 @@ impl Maps {
                 self.direct_neighbors.put(each!(run, PutDirectNeighbor(key, row)))
             }
             TableOp::PutTxPort(_) => {
-                each!(run, PutTxPort(ifindex)).try_for_each(|ifindex| self.put_tx_port(ifindex))
+                each!(run, PutTxPort(ifindex)).for_each(|ifindex| self.put_tx_port(ifindex));
+                Ok(())
             }
             TableOp::DeleteTxPort(_) => each!(run, DeleteTxPort(ifindex)).try_for_each(|ifindex| {
                 absent_is_fine(self.tx_ports.remove(ifindex)).map_err(BpfError::map(name::TX_PORTS))
@@ -68,19 +67,11 @@ impl Maps {
         }
     }
 
-    /// An interface that has just gone is none to send by, which is no error: the next look at the host says so too.
-    fn put_tx_port(&mut self, ifindex: u32) -> Result<(), BpfError> {
-        match self.tx_ports.insert(ifindex, ifindex, None, 0) {
-            Ok(()) => Ok(()),
-            Err(XdpMapError::MapError(MapError::SyscallError(error)))
-                if error.io_error.kind() == ErrorKind::InvalidInput =>
-            {
-                debug!(ifindex, "is no interface any more");
-                Ok(())
-            }
-            Err(XdpMapError::MapError(error)) => Err(BpfError::map(name::TX_PORTS)(error)),
-            // No program goes with it.
-            Err(XdpMapError::ChainedProgramNotSupported) => Ok(()),
+    /// One that is refused, as an interface is that has just gone, stops nothing else: the kernel then looks for the interface
+    /// itself, packet by packet. The next time that all is compared it is tried again.
+    fn put_tx_port(&mut self, ifindex: u32) {
+        if let Err(error) = self.tx_ports.insert(ifindex, ifindex, None, 0) {
+            debug!(ifindex, error = causes(&error), "not among {}", name::TX_PORTS);
         }
     }
 
