@@ -11,9 +11,15 @@ use gateway_ebpf::datapath::Hook;
 use gateway_tests::engines::host::{self, Host};
 use gateway_tests::engines::kernel::{self, Kernel};
 use gateway_tests::engines::{Coarse, Engine, Kind, Seen};
+use gateway_tests::fixture::{self, CLIENT, CLIENT_MAC, EIP1, GATEWAY, NIC_MAC};
+use gateway_tests::fuzzing::expect;
+use gateway_tests::packet::{ip, ipv4_frame};
 use gateway_tests::rows::{self, limit};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
+
+/// Bytes of Ethernet's, IPv4's and UDP's headers.
+const HEADERS_OF_UDP: usize = 14 + 20 + 8;
 
 /// Runs all rows for an engine; every difference of every row is shown.
 fn check(engine: &mut dyn Engine) {
@@ -58,6 +64,20 @@ fn check_without_fast_path(kind: Kind) {
     assert!(taken > 50, "only {taken} rows");
 }
 
+/// It lies in pieces all the same: the fast path has to see that, and what is behind the packet.
+#[test]
+fn a_packet_that_ends_with_the_first_piece_is_not_the_whole_frame() {
+    let mut tables = fixture::gateway();
+    (tables.config.external_mtu, tables.config.tunnel_mtu) = (9_000, 8_950);
+    for (hook, packet) in [(Hook::External, ip(CLIENT, EIP1)), (Hook::Underlay, ip(CLIENT, GATEWAY))] {
+        let payload = vec![0; host::ONE_BUFFER - HEADERS_OF_UDP];
+        let mut frame = ipv4_frame(CLIENT_MAC, NIC_MAC, &packet.udp(40_000, 53, &payload));
+        assert_eq!(frame.len(), host::ONE_BUFFER);
+        frame.resize(2 * host::ONE_BUFFER, 0);
+        expect::check(hook, &tables, &frame).unwrap_or_else(|error| panic!("{hook:?}: {error}"));
+    }
+}
+
 #[test]
 fn host_as_xdp_without_fast_path() {
     check_without_fast_path(Kind::Xdp);
@@ -71,6 +91,14 @@ fn host_as_tc_without_fast_path() {
 #[test]
 fn loaded_xdp_programs() {
     check(&mut Kernel::load(Kind::Xdp).expect("the XDP programs load"));
+}
+
+/// The others send by the kernel's look-up of the interface.
+#[test]
+fn loaded_xdp_programs_that_send_by_tx_ports() {
+    let mut programs = Kernel::load(Kind::Xdp).expect("the XDP programs load");
+    programs.send_by_loopback().expect("tx_ports takes the loopback interface");
+    check(&mut programs);
 }
 
 #[test]

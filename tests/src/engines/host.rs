@@ -44,19 +44,24 @@ pub fn run(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
 
 /// Runs one frame when the clock says `now`; the row of `errors` afterwards as well.
 pub fn run_at(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8], now: Duration) -> (Seen, ErrorBudget) {
-    let (direct, config) = tables.direct();
-    run_with(kind, hook, HostEnv::new(tables, config, direct, now), bytes)
+    run_frame(kind, hook, HostEnv::new(tables, now), (bytes, true))
 }
 
-/// Runs one frame with nothing in the direct tables, so that the fast path takes none.
+/// Runs one frame that the fast path can see nothing of, so that it takes none.
 pub fn run_without_fast_path(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
-    run_with(kind, hook, HostEnv::new(tables, tables.config, Direct::default(), Duration::ZERO), bytes).0
+    run_frame(kind, hook, HostEnv::new(tables, Duration::ZERO), (bytes, false)).0
 }
 
-fn run_with(kind: Kind, hook: Hook, env: HostEnv<'_>, bytes: &[u8]) -> (Seen, ErrorBudget) {
+fn run_frame(
+    kind: Kind,
+    hook: Hook,
+    env: HostEnv<'_>,
+    (bytes, is_in_view): (&[u8], bool),
+) -> (Seen, ErrorBudget) {
+    let bytes = bytes.to_vec();
     let (outcome, frame) = match kind {
-        Kind::Xdp => drive::<false>(hook, &env, bytes),
-        Kind::Tc => drive::<true>(hook, &env, bytes),
+        Kind::Xdp => drive(hook, &env, HostFrame::<false> { bytes, is_in_view }),
+        Kind::Tc => drive(hook, &env, HostFrame::<true> { bytes, is_in_view }),
     };
     let seen = Seen {
         action: outcome.exit.action.into(),
@@ -68,17 +73,24 @@ fn run_with(kind: Kind, hook: Hook, env: HostEnv<'_>, bytes: &[u8]) -> (Seen, Er
     (seen, env.errors.get())
 }
 
-fn drive<const RESOLVES: bool>(hook: Hook, env: &HostEnv<'_>, bytes: &[u8]) -> (Outcome, Vec<u8>) {
-    let mut frame = HostFrame::<RESOLVES>(bytes.to_vec());
+fn drive<const RESOLVES: bool>(
+    hook: Hook,
+    env: &HostEnv<'_>,
+    mut frame: HostFrame<RESOLVES>,
+) -> (Outcome, Vec<u8>) {
     let outcome = datapath::run(hook, &mut frame, env);
-    (outcome, frame.0)
+    (outcome, frame.bytes)
 }
 
 /// Bytes of a frame that BPF_PROG_TEST_RUN gives an XDP program in one buffer, about: the engines agree on frames that are
 /// much shorter or longer.
-const ONE_BUFFER: usize = 3_500;
+pub const ONE_BUFFER: usize = 3_500;
 
-struct HostFrame<const RESOLVES: bool>(Vec<u8>);
+struct HostFrame<const RESOLVES: bool> {
+    bytes: Vec<u8>,
+    /// Views and windows, by which the fast path alone reads and writes, show it.
+    is_in_view: bool,
+}
 
 impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     const KERNEL_RESOLVES: bool = RESOLVES;
@@ -86,23 +98,23 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     const IN_PLACE: bool = !RESOLVES;
 
     fn linear_len(&self) -> u32 {
-        u32::try_from(self.0.len().min(ONE_BUFFER)).unwrap_or(u32::MAX)
+        u32::try_from(self.bytes.len().min(ONE_BUFFER)).unwrap_or(u32::MAX)
     }
 
     fn view<const N: usize>(&self) -> Option<&[u8; N]> {
-        self.0.first_chunk()
+        self.bytes.first_chunk().filter(|_| self.is_in_view)
     }
 
     fn window<const N: usize>(&mut self) -> Option<&mut [u8; N]> {
-        self.0.first_chunk_mut()
+        self.bytes.first_chunk_mut().filter(|_| self.is_in_view)
     }
 
     fn frame_len(&self) -> u32 {
-        u32::try_from(self.0.len()).unwrap_or(u32::MAX)
+        u32::try_from(self.bytes.len()).unwrap_or(u32::MAX)
     }
 
     fn in_pieces(&self) -> bool {
-        self.0.len() > ONE_BUFFER
+        self.bytes.len() > ONE_BUFFER
     }
 
     fn segments(&self) -> u32 {
@@ -110,43 +122,43 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
     }
 
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
-        self.0.get(offset..offset + N)?.try_into().ok()
+        self.bytes.get(offset..offset + N)?.try_into().ok()
     }
 
     fn copy<const N: usize>(&self, offset: usize, len: usize, to: &mut [u8; N]) -> Option<()> {
         if len == 0 {
             return None;
         }
-        to.get_mut(..len)?.copy_from_slice(self.0.get(offset..offset + len)?);
+        to.get_mut(..len)?.copy_from_slice(self.bytes.get(offset..offset + len)?);
         Some(())
     }
 
     fn store<const N: usize>(&mut self, offset: usize, bytes: &[u8; N]) -> Option<()> {
-        self.0.get_mut(offset..offset + N)?.copy_from_slice(bytes);
+        self.bytes.get_mut(offset..offset + N)?.copy_from_slice(bytes);
         Some(())
     }
 
     fn grow_head(&mut self, room: Room) -> Option<()> {
         // 0xee: bytes the datapath forgets to write show.
-        self.0.splice(0..14.min(self.0.len()), vec![0xee; room.bytes() + 14]);
+        self.bytes.splice(0..14.min(self.bytes.len()), vec![0xee; room.bytes() + 14]);
         Some(())
     }
 
     fn shrink_head(&mut self, count: usize) -> Option<()> {
-        if self.0.len() < count + 14 {
+        if self.bytes.len() < count + 14 {
             return None;
         }
-        self.0.drain(..count);
-        self.0[..14].fill(0xee);
+        self.bytes.drain(..count);
+        self.bytes[..14].fill(0xee);
         Some(())
     }
 
     fn truncate(&mut self, len: u32) -> Option<()> {
         let len = len as usize;
-        if len > self.0.len() || len < 14 {
+        if len > self.bytes.len() || len < 14 {
             return None;
         }
-        self.0.truncate(len);
+        self.bytes.truncate(len);
         Some(())
     }
 
@@ -176,7 +188,8 @@ struct HostEnv<'a> {
 }
 
 impl<'a> HostEnv<'a> {
-    fn new(tables: &'a Tables, config: Config, direct: Direct, now: Duration) -> Self {
+    fn new(tables: &'a Tables, now: Duration) -> Self {
+        let (direct, config) = tables.direct();
         let errors = Cell::new(tables.errors);
         let (verdicts, counters) = Default::default();
         Self { tables, config, direct, now, errors, verdicts, counters }

@@ -1,4 +1,5 @@
 //! The programs of `c/hop.c`, each loaded for its place in a chain.
+//!
 //! What sends is in [`super::sender`].
 
 use anyhow::{Context, Result, ensure};
