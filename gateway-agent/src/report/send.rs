@@ -33,8 +33,8 @@ const EVENT_RATE: (u32, u32) = (20, 50);
 const IN_FLIGHT: usize = 8;
 /// Time for one write.
 const TIMEOUT: Duration = Duration::from_secs(10);
-/// Pause when there was more to write than the rate allows.
-const THROTTLED: Duration = Duration::from_millis(100);
+/// Pause when there was more to write than the rate allows: what is missing of thousands of EIPs is not found for nothing.
+const THROTTLED: Duration = Duration::from_millis(500);
 /// Longest pause before the state is looked at again when a write is to be tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 /// Pauses when the API server does not answer, the first and the longest.
@@ -49,22 +49,34 @@ pub fn start(kubeconfig: Option<PathBuf>, node: &str, metrics: Metrics) -> watch
 }
 
 async fn run(mut executor: Executor, mut states: watch::Receiver<Arc<State>>) {
-    let mut again = None;
+    let mut next = Next::Changed;
     loop {
-        tokio::select! {
-            changed = states.changed() => if changed.is_err() { return },
-            () = pause(again) => {}
+        match next {
+            Next::Changed => {
+                if states.changed().await.is_err() {
+                    return;
+                }
+            }
+            Next::Within(pause) => tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                () = sleep(pause) => {}
+            },
+            Next::After(pause) => sleep(pause).await,
         }
         let state = Arc::clone(&states.borrow_and_update());
-        again = executor.step(&state).await;
+        next = executor.step(&state).await;
     }
 }
 
-async fn pause(time: Option<Duration>) {
-    match time {
-        Some(time) => sleep(time).await,
-        None => std::future::pending().await,
-    }
+/// When the state is to be looked at again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// When it has changed.
+    Changed,
+    /// When it has changed, after this time at the latest.
+    Within(Duration),
+    /// After this time, whatever changes until then.
+    After(Duration),
 }
 
 /// Writes, and remembers what was written.
@@ -95,13 +107,13 @@ impl Executor {
         }
     }
 
-    /// Writes what is missing, as far as the rate allows. Returns when to look again if nothing changes by then.
-    pub async fn step(&mut self, state: &State) -> Option<Duration> {
+    /// Writes what is missing, as far as the rate allows.
+    pub async fn step(&mut self, state: &State) -> Next {
         let now = Instant::now();
         self.memory.observe(state, now);
         let mut missing = plan::writes(state, &self.memory, now);
         if let Some((_, until)) = self.away.filter(|(_, until)| *until > now && !missing.is_empty()) {
-            return Some(until - now);
+            return Next::Within(until - now);
         }
         let all = missing.len();
         missing.retain(|write| match write {
@@ -126,11 +138,11 @@ impl Executor {
         let probed = self.away.is_some() && !sent.is_empty();
         self.note(&sent, now);
         if let Some((_, until)) = self.away {
-            Some(until.saturating_duration_since(now))
+            Next::Within(until.saturating_duration_since(now))
         } else if throttled || probed {
-            Some(THROTTLED)
+            Next::After(THROTTLED)
         } else {
-            self.memory.due_in(now).map(|pause| pause.min(AGAIN))
+            self.memory.due_in(now).map_or(Next::Changed, |pause| Next::Within(pause.min(AGAIN)))
         }
     }
 
