@@ -61,8 +61,8 @@ fn conditions(cpu: usize, packets: u32) -> Vec<String> {
             "Client, gateway and worker are network namespaces joined by veth pairs, all in the softirq of one CPU ({cpu}): \
              {packets} packets per candidate, way and round, sent by the kernel's test run in batches of 64 live frames as \
              a driver would receive them, each copied from one made before, to or from the next of {EIPS} EIPs on 8 nodes in \
-             random order; ends, ours and floor send by a devmap. Packets count \
-             that arrive with the right tunnel, address and ports."
+             random order; ends, ours and floor send by a devmap. Packets count that arrive with the right tunnel, address \
+             and ports."
         ),
         "Net is processor time per packet received less that of the same packets over one wire without a gateway, measured \
          right before; packets per second are of all that one CPU does: sending, gateway, counting. Frames of 64 bytes with \
@@ -72,8 +72,9 @@ fn conditions(cpu: usize, packets: u32) -> Vec<String> {
          feature on. Floor: C that writes two MACs and redirects (Geneve frames stay as they are)."
             .to_owned(),
         "A: one nftables map for dnat, one for snat, connections tracked (one for each EIP), VXLAN as flannel sets it up. B: \
-         the same with `ip daddr set` and `ip saddr set`, untracked. C: routes alone, no NAT, no tunnel. Each with GRO on at its NICs, as it is by default, no XDP, static neighbours, and the receiver that costs \
-         it less (XDP, or TC where XDP would have to copy the packet for room)."
+         the same with `ip daddr set` and `ip saddr set`, untracked. C: routes alone, no NAT, no tunnel. Each with GRO on at \
+         its NICs, as it is by default, no XDP, static neighbours, and the receiver that costs it less (XDP, or TC where XDP \
+         would have to copy the packet for room)."
             .to_owned(),
     ];
     all.into()

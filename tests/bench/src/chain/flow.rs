@@ -67,9 +67,7 @@ pub(crate) fn sent(way: Way, work: Work) -> Vec<Vec<u8>> {
     let frame = |member| match (way, work) {
         (Way::In, _) => frames::to_eip(member),
         (Way::Out, Work::Translate(VXLAN_PORT)) => vxlan_from_worker(member),
-        (Way::Out, Work::Translate(_) | Work::ForwardTunnel) => {
-            frames::from_worker(member).carry(&frames::response(member.pod(), 63))
-        }
+        (Way::Out, Work::Translate(_) | Work::ForwardTunnel) => frames::from_pod(member),
         (Way::Out, Work::Forward) => {
             ipv4_frame(WORKER1_MAC, GATEWAY_MAC, &frames::response(member.eip(), 63))
         }

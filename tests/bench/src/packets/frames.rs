@@ -55,8 +55,12 @@ fn request(to: [u8; 4], ttl: u8) -> Vec<u8> {
 /// From a pod on its node to a client: out of the tunnel.
 pub(crate) fn outbound() -> Pair {
     let first = Member(0);
-    let after = ipv4_frame(NIC_MAC, CLIENT_MAC, &response(first.eip(), 62));
-    Pair { before: from_worker(first).carry(&response(first.pod(), 63)), after }
+    Pair { before: from_pod(first), after: ipv4_frame(NIC_MAC, CLIENT_MAC, &response(first.eip(), 62)) }
+}
+
+/// From a pod to a client, in the tunnel from its node.
+pub(crate) fn from_pod(member: Member) -> Vec<u8> {
+    from_worker(member).carry(&response(member.pod(), 63))
 }
 
 /// The tunnel from a pod's node.
