@@ -1,6 +1,6 @@
 /* The receiving ends of the chain that `bench hop` sends frames through, and the least that can stand between them. One
  * object is loaded for each place it is needed at; what is to be written, and expected, is there before that. */
-#include "frame.h"
+#include "wire.h"
 
 #include <linux/pkt_cls.h>
 
@@ -28,13 +28,6 @@ struct {
 	__type(key, __u32);
 	__type(value, __u64);
 } counted SEC(".maps");
-
-struct {
-	__uint(type, BPF_MAP_TYPE_DEVMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} wire SEC(".maps");
 
 /* Counts the frame if it is what was to arrive here. */
 ALWAYS_INLINE bool count_expected(void *data, void *end)
@@ -64,7 +57,7 @@ SEC("xdp.frags") int forward(struct xdp_md *ctx)
 		return XDP_DROP;
 	__builtin_memcpy(data, to.destination_mac, 6);
 	__builtin_memcpy(data + 6, to.source_mac, 6);
-	return bpf_redirect_map(&wire, 0, XDP_ABORTED);
+	return by_wire();
 }
 
 /* At the receiving end. */

@@ -1,6 +1,6 @@
 /* The sending end of the chain of `bench hop`: for each live frame of the kernel's test run, the next of the frames that were
  * made before. It does as little as it can, since what it takes is part of the packets per second of all candidates. */
-#include "frame.h"
+#include "wire.h"
 
 /* A power of two. */
 #define FRAMES 1024
@@ -18,13 +18,6 @@ struct {
 	__type(value, struct frame);
 } frames SEC(".maps");
 
-struct {
-	__uint(type, BPF_MAP_TYPE_DEVMAP);
-	__uint(max_entries, 1);
-	__type(key, __u32);
-	__type(value, __u32);
-} wire SEC(".maps");
-
 __u32 sent = 0;
 
 ALWAYS_INLINE int send(struct xdp_md *ctx, const int len)
@@ -36,7 +29,7 @@ ALWAYS_INLINE int send(struct xdp_md *ctx, const int len)
 	if (!frame || data + len > (void *)(long)ctx->data_end)
 		return XDP_ABORTED;
 	copy(data, frame->bytes, len);
-	return bpf_redirect_map(&wire, 0, XDP_ABORTED);
+	return by_wire();
 }
 
 SEC("xdp.frags") int send_64(struct xdp_md *ctx)
