@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use gateway_common::tables::VerdictCounter;
 use gateway_common::verdict::Verdict;
+use gateway_common::wire::{eth, ipv4, l4};
 use gateway_ebpf::datapath::Hook;
 use gateway_tests::engines::host::{self, Host};
 use gateway_tests::engines::kernel::{self, Kernel};
@@ -17,9 +18,6 @@ use gateway_tests::packet::{ip, ipv4_frame};
 use gateway_tests::rows::{self, limit};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-
-/// Bytes of Ethernet's, IPv4's and UDP's headers.
-const HEADERS_OF_UDP: usize = 14 + 20 + 8;
 
 /// Runs all rows for an engine; every difference of every row is shown.
 fn check(engine: &mut dyn Engine) {
@@ -70,7 +68,7 @@ fn a_packet_that_ends_with_the_first_piece_is_not_the_whole_frame() {
     let mut tables = fixture::gateway();
     (tables.config.external_mtu, tables.config.tunnel_mtu) = (9_000, 8_950);
     for (hook, packet) in [(Hook::External, ip(CLIENT, EIP1)), (Hook::Underlay, ip(CLIENT, GATEWAY))] {
-        let payload = vec![0; host::ONE_BUFFER - HEADERS_OF_UDP];
+        let payload = vec![0; host::ONE_BUFFER - eth::HEADER_LEN - ipv4::HEADER_LEN - l4::UDP_LEN];
         let mut frame = ipv4_frame(CLIENT_MAC, NIC_MAC, &packet.udp(40_000, 53, &payload));
         assert_eq!(frame.len(), host::ONE_BUFFER);
         frame.resize(2 * host::ONE_BUFFER, 0);
