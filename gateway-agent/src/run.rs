@@ -79,17 +79,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut held = status.held();
     held.pods.extend(writer.held());
     let mut source = Inputs::start(&options, &held)?;
-    let mut agent = Agent {
-        held,
-        writer,
-        status,
-        status_failed: None,
-        node: options.node,
-        reporter: Reporter::default(),
-        observer,
-        phase: Phase::Starting,
-        failures: 0,
-    };
+    let mut agent = Agent::new(options.node, held, writer, status, observer);
     info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due = Instant::now();
     let mut resync = due;
@@ -155,6 +145,21 @@ struct Agent {
 }
 
 impl Agent {
+    /// One that has said and done nothing yet.
+    fn new(node: String, held: Held, writer: Writer, status: StatusFile, observer: Observer) -> Self {
+        Self {
+            node,
+            held,
+            writer,
+            reporter: Reporter::default(),
+            observer,
+            status,
+            status_failed: None,
+            phase: Phase::Starting,
+            failures: 0,
+        }
+    }
+
     /// Passes until nothing is left to do at once; with `resync`, all is compared with the kernel. Returns the time
     /// until the next one at the latest.
     async fn work(
