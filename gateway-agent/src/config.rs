@@ -40,8 +40,11 @@ pub struct GatewayConfig {
     pub cluster_cidrs: Vec<Prefix>,
     /// `mss-clamp`: SYNs are told what the tunnel carries.
     pub mss_clamp: bool,
-    /// `icmp-error-rate`: ICMP errors that a CPU of a gateway sends in a second at most; 0 for no limit.
+    /// `icmp-error-rate`: ICMP errors of each kind that a CPU of a gateway sends in a second at most; 0 for no limit.
     pub icmp_error_rate: u32,
+    /// `slow-path-rate`: packets that a CPU of a gateway gives the kernel in a second to resolve a next hop, and copies
+    /// it makes to cut fragments of them, at most; 0 for no limit.
+    pub slow_path_rate: u32,
 }
 
 /// `type`.
@@ -65,6 +68,8 @@ pub const DEFAULT_VNI: u32 = 0xe1_6a7e;
 
 /// Default of `icmp-error-rate`, as much as Linux allows itself (`icmp_msgs_per_sec`).
 pub const DEFAULT_ERROR_RATE: u32 = 1_000;
+/// Default of `slow-path-rate`: some 3 % of a CPU.
+pub const DEFAULT_SLOW_PATH_RATE: u32 = 10_000;
 /// What a ConfigMap says, and what is odd about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed {

@@ -128,8 +128,10 @@ struct Tunnel {
     mtu: u32,
     /// The MSS of TCP connections is lowered to what fits.
     mss_clamp: bool,
-    /// ICMP errors that a CPU sends in a second at most; 0 for no limit.
+    /// ICMP errors of each kind that a CPU sends in a second at most; 0 for no limit.
     icmp_error_rate: u32,
+    /// Packets that a CPU gives the kernel to resolve or fragment in a second at most; 0 for no limit.
+    slow_path_rate: u32,
     underlay_ifindex: u32,
 }
 
@@ -326,6 +328,7 @@ impl View {
                 mtu: config.tunnel_mtu,
                 mss_clamp: config.flags & CONFIG_KEEP_MSS == 0,
                 icmp_error_rate: config.errors_per_second,
+                slow_path_rate: config.slow_path_per_second,
                 underlay_ifindex: config.underlay_ifindex,
             }),
             internal: tables.internal.iter().map(Prefix::to_string).collect(),

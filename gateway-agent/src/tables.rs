@@ -215,10 +215,12 @@ fn with_derived(mut tables: Tables) -> Tables {
     let Tables { eips, pods, vteps, neighbors, .. } = &tables;
     let sources = Sources { eips, pods, vteps, neighbors };
     let direct = Direct::of(sources, MASK);
-    let flags = direct.config_flags(sources);
+    let internal = tables.internal.iter().copied();
+    let config =
+        tables.config.map(|row| direct.config(sources, internal, Config { direct_mask: MASK, ..row }));
+    tables.config = config;
     tables.direct = direct;
     tables.tx_ports = tx_ports(tables.config.as_ref(), &tables.vteps);
-    tables.config = tables.config.map(|row| Config { flags: row.flags | flags, direct_mask: MASK, ..row });
     tables
 }
 

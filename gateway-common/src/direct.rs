@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use crate::addr::Prefix;
+use crate::inside;
 use crate::tables::{
-    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, DirectEip, DirectNeighbor, DirectPod, Eip, EipKey,
-    Neighbor, NeighborKey, Pod, PodKey, VTEP_GATEWAY, VTEP_RESOLVED, Vtep, VtepKey, direct_row,
+    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, Config, DirectEip, DirectNeighbor, DirectPod, Eip,
+    EipKey, Neighbor, NeighborKey, Pod, PodKey, VTEP_GATEWAY, VTEP_RESOLVED, Vtep, VtepKey, direct_row,
 };
 
 /// Rows of the direct tables, those that hold something.
@@ -52,6 +54,19 @@ impl Direct {
             pods: by_row(pods.filter_map(|(pod_ip, row)| Some((pod_ip, row?))), mask),
             neighbors: by_row(neighbors, mask),
         }
+    }
+
+    /// `config` with what it says of the other tables: of the direct ones that they are complete, and what is inside.
+    pub fn config(
+        &self,
+        sources: Sources<'_>,
+        internal: impl IntoIterator<Item = Prefix>,
+        config: Config,
+    ) -> Config {
+        let pods = sources.pods.keys().map(|key| Prefix::host(key.pod_ip.into()));
+        let [inside_networks, inside_netmasks] = inside::ranges(internal.into_iter().chain(pods));
+        let flags = config.flags | self.config_flags(sources);
+        Config { flags, inside_networks, inside_netmasks, ..config }
     }
 
     /// `CONFIG_ALL_EIPS_DIRECT` and `CONFIG_ALL_PODS_DIRECT`, as they are true.

@@ -13,10 +13,12 @@ pub mod csum;
 pub mod direct;
 pub mod ecn;
 pub mod flow;
+#[cfg(not(target_arch = "bpf"))]
+pub mod inside;
 pub mod limit;
 pub mod tables;
 pub mod verdict;
 pub mod wire;
 
 /// Version of the pinned tables' layout and meaning. An agent that finds pins of another version replaces them.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;

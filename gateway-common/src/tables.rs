@@ -23,6 +23,8 @@ pub const MAX_INTERNAL: u32 = 16_384;
 pub const MAX_TX_PORTS: u32 = 64;
 /// Rows of each direct table: a power of two.
 pub const DIRECT_ROWS: u32 = 65_536;
+/// Ranges of `config` that hold everything inside.
+pub const INSIDE_RANGES: usize = 4;
 
 /// The object's variable for the slots that each CPU has in `eip_counters`, a u32: [`MAX_EIPS`] unless the loader sets it.
 pub const COUNTER_SLOTS: &str = "COUNTER_SLOTS";
@@ -51,8 +53,8 @@ pub mod name {
     pub const EIP_COUNTERS: &str = "eip_counters";
     /// [`crate::verdict::Verdict::row`] → [`super::VerdictCounter`], per-CPU array.
     pub const VERDICTS: &str = "verdicts";
-    /// Row 0 → [`super::ErrorBudget`], per-CPU array.
-    pub const ERRORS: &str = "errors";
+    /// [`super::Limited::row`] → [`super::Budget`], per-CPU array.
+    pub const BUDGETS: &str = "budgets";
     /// An interface's index → the interface (the kernel's `bpf_devmap_val`), devmap hash: those that XDP sends by.
     pub const TX_PORTS: &str = "tx_ports";
     /// All of them.
@@ -68,7 +70,7 @@ pub mod name {
         CONFIG,
         EIP_COUNTERS,
         VERDICTS,
-        ERRORS,
+        BUDGETS,
         TX_PORTS,
     ];
 }
@@ -200,7 +202,7 @@ rows! {
         reserved: [u8; 2],
     }
     /// Row 0 of `config`: what the datapath needs to know of this node.
-    Config = 68 {
+    Config = 104 {
         /// [`crate::ABI_VERSION`] of the agent that wrote it; the datapath passes everything when it differs.
         abi: u32,
         /// `CONFIG_*` flags.
@@ -231,10 +233,17 @@ rows! {
         nic_mac: [u8; 6],
         /// UDP port of the tunnel, network-order bytes.
         geneve_port: [u8; 2],
-        /// ICMP errors that a CPU sends in a second at most; 0 for no limit, and in what an agent that does not know it writes.
+        /// ICMP errors of each kind that a CPU sends in a second at most; 0 for no limit.
         errors_per_second: u32,
+        /// Packets that a CPU gives the kernel in a second to resolve a next hop, and copies that it makes to cut fragments of
+        /// them, at most; 0 for no limit.
+        slow_path_per_second: u32,
         /// Rows of each direct table minus one.
         direct_mask: u32,
+        /// Networks of the ranges that hold everything inside, see [`crate::inside`]: who sends from none of them is outside.
+        inside_networks: [[u8; 4]; INSIDE_RANGES],
+        /// Their netmasks.
+        inside_netmasks: [[u8; 4]; INSIDE_RANGES],
     }
     /// Row of `eip_counters`: what a CPU counted in a slot. Bytes are those of the inner frame, Ethernet header included. As long
     /// as a cache line, so that counting is one miss at most, and no CPU waits for another's.
@@ -259,9 +268,9 @@ rows! {
         /// Bytes.
         bytes: u64,
     }
-    /// Row 0 of `errors`, one per CPU: see [`crate::limit`].
-    ErrorBudget = 8 {
-        /// CLOCK_MONOTONIC_COARSE up to which the CPU's ICMP errors are spent, nanoseconds.
+    /// Row of `budgets`, one per CPU: see [`crate::limit`].
+    Budget = 8 {
+        /// CLOCK_MONOTONIC_COARSE up to which the CPU's budget is spent, nanoseconds.
         spent_until_ns: u64,
     }
 }
@@ -358,6 +367,44 @@ impl EipCounter {
         })
     }
 }
+
+/// What a CPU does so many times a second at most, each with a budget of its own: a flood of one kind leaves the others theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Limited {
+    /// ICMP errors: time exceeded.
+    TimeExceeded,
+    /// ICMP errors: fragmentation needed.
+    FragmentationNeeded,
+    /// Copies of packets that become their fragments.
+    Fragments,
+    /// Packets for the kernel to find a next hop for, and to learn a changed MAC from.
+    NextHops,
+}
+
+impl Limited {
+    /// All of them, in the order of their rows.
+    pub const ALL: [Self; 4] =
+        [Self::TimeExceeded, Self::FragmentationNeeded, Self::Fragments, Self::NextHops];
+
+    /// The row in the `budgets` table.
+    #[inline(always)]
+    pub const fn row(self) -> u32 {
+        self as u32
+    }
+
+    /// How often in a second at most, by `config`; 0 for no limit.
+    #[inline(always)]
+    pub const fn per_second(self, config: &Config) -> u32 {
+        match self {
+            Self::TimeExceeded | Self::FragmentationNeeded => config.errors_per_second,
+            Self::Fragments | Self::NextHops => config.slow_path_per_second,
+        }
+    }
+}
+
+/// Rows of the `budgets` table.
+pub const BUDGET_ROWS: u32 = Limited::ALL.len() as u32;
 
 /// Rows of the `verdicts` table.
 pub const VERDICT_ROWS: u32 = Verdict::COUNT as u32;

@@ -80,6 +80,7 @@ verdicts! {
     PassForeignVni, Pass, "pass_foreign_vni", "Geneve of another virtual network.";
     PassNotPod, Pass, "pass_not_pod", "The source is no EIP pod on this node.";
     PassInternal, Pass, "pass_internal", "From an EIP pod to an internal prefix: never by the gateway.";
+    PassArpConflict, Pass, "pass_arp_conflict", "ARP by which another station claims an EIP or the router port: left to the agent, which defends it.";
     PassUnresolved, Pass, "pass_unresolved", "Next hop not known yet: the kernel resolves it at the TC twin.";
     PassToTwin, Pass, "pass_to_twin", "Needs the kernel's routing, fragmentation, or a NIC that takes no such frame from XDP: the TC twin takes it.";
     DropMalformed, Drop, "drop_malformed", "Header fields contradict each other or the frame is cut short.";
@@ -99,8 +100,12 @@ verdicts! {
     DropSourceQuench, Drop, "drop_source_quench", "ICMP source quench, which RFC 6633 withdraws.";
     DropMartian, Drop, "drop_martian", "Source or destination that no router forwards: multicast, broadcast, loopback, network 0, reserved (RFC 1812).";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
+    DropInsideSource, Drop, "drop_inside_source", "In the name of somebody inside (a pod, a node, a Service, an EIP), where only those outside speak.";
+    DropForgedTunnel, Drop, "drop_forged_tunnel", "To a node's tunnel port, and not from this node's own tunnel: a pod that speaks as its node.";
+    DropNoExternal, Drop, "drop_no_external", "From an EIP pod to the external network, on which this gateway is not.";
     DropIpOption, Drop, "drop_ip_option", "An IPv4 option that shows or chooses the way through the cluster: record route, timestamp, source routes (RFC 7126).";
-    DropErrorLimit, Drop, "drop_error_limit", "An ICMP error about it was due, but this CPU has sent as many as it may in a second.";
+    DropErrorLimit, Drop, "drop_error_limit", "An ICMP error about it was due, but this CPU has sent as many of its kind as it may in a second.";
+    DropSlowPathLimit, Drop, "drop_slow_path_limit", "The kernel had to resolve its next hop, or it had to be fragmented, and this CPU has done as much of that as it may in a second.";
     DropNoRoom, Drop, "drop_no_room", "The kernel refused to make room in the frame.";
 }
 

@@ -9,9 +9,9 @@ use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
 use gateway_common::tables::{
-    Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
-    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
-    PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
+    BUDGET_ROWS, Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey,
+    Internal, Limited, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey,
+    Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};
@@ -40,8 +40,8 @@ static EIP_COUNTERS: Array<EipCounter, { MAX_EIPS as usize }, PAGE_ALIGNED> = Ar
 static CLOCK: PerCpuArray<Clock, 1> = PerCpuArray::new();
 #[btf_map(name = "verdicts")]
 static VERDICTS: PerCpuArray<VerdictCounter, { VERDICT_ROWS as usize }> = PerCpuArray::new();
-#[btf_map(name = "errors")]
-static ERRORS: PerCpuArray<ErrorBudget, 1> = PerCpuArray::new();
+#[btf_map(name = "budgets")]
+static BUDGETS: PerCpuArray<Budget, { BUDGET_ROWS as usize }> = PerCpuArray::new();
 #[btf_map(name = "tx_ports")]
 pub(crate) static TX_PORTS: DevMapHash<{ MAX_TX_PORTS as usize }> = DevMapHash::new();
 
@@ -139,10 +139,10 @@ impl Env for Tables {
     }
 
     #[inline(always)]
-    fn take_error(&self, per_second: u32) -> bool {
-        let Some(row) = ERRORS.get_ptr_mut(0) else { return false };
+    fn take(&self, what: Limited, per_second: u32, count: u32) -> bool {
+        let Some(row) = BUDGETS.get_ptr_mut(what.row()) else { return false };
         // SAFETY: this CPU's row; programs are not preempted by one another on it.
-        unsafe { (*row).take(bpf_ktime_get_coarse_ns(), per_second) }
+        unsafe { (*row).take(bpf_ktime_get_coarse_ns(), per_second, count) }
     }
 
     #[inline(always)]

@@ -29,6 +29,9 @@ const ADJ_ROOM_TUNNEL: u64 = BPF_F_ADJ_ROOM_FIXED_GSO as u64
     | BPF_F_ADJ_ROOM_ENCAP_L4_UDP as u64
     | BPF_F_ADJ_ROOM_ENCAP_L2_ETH as u64
     | (eth::HEADER_LEN as u64) << ADJ_ROOM_ENCAP_L2_SHIFT;
+/// `skb->mark` of [`Frame::mark_as_tunnel`]. A pod cannot set it: the kernel clears the mark where a packet leaves a network
+/// namespace.
+const TUNNEL_MARK: u32 = u32::from_be_bytes(*b"eipt");
 /// Address family of IPv4.
 const AF_INET: u32 = 2;
 
@@ -127,6 +130,29 @@ impl Frame for SkbFrame {
     #[inline(always)]
     fn in_pieces(&self) -> bool {
         false
+    }
+
+    #[inline(always)]
+    fn arrived_on(&self) -> u32 {
+        // SAFETY: the skb is the kernel's.
+        unsafe { (*self.skb).ingress_ifindex }
+    }
+
+    #[inline(always)]
+    fn mark_as_tunnel(&mut self) {
+        // SAFETY: the skb is the kernel's.
+        unsafe { (*self.skb).mark = TUNNEL_MARK };
+    }
+
+    #[inline(always)]
+    fn unmark_as_tunnel(&mut self) -> bool {
+        // SAFETY: the skb is the kernel's.
+        let mark = unsafe { (*self.skb).mark };
+        if mark == TUNNEL_MARK {
+            // SAFETY: the skb is the kernel's.
+            unsafe { (*self.skb).mark = 0 };
+        }
+        mark == TUNNEL_MARK
     }
 
     #[inline(always)]

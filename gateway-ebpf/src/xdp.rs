@@ -79,6 +79,19 @@ impl Frame for XdpFrame<'_> {
     }
 
     #[inline(always)]
+    fn arrived_on(&self) -> u32 {
+        0
+    }
+
+    #[inline(always)]
+    fn mark_as_tunnel(&mut self) {}
+
+    #[inline(always)]
+    fn unmark_as_tunnel(&mut self) -> bool {
+        false
+    }
+
+    #[inline(always)]
     fn segments(&self) -> u32 {
         1
     }

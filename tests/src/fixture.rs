@@ -6,9 +6,9 @@ use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::direct::{Direct, Sources};
 use gateway_common::tables::{
-    CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
-    CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, Eip, EipKey, ErrorBudget, Neighbor, NeighborKey, Pod,
-    PodKey, VTEP_GATEWAY, Vtep, VtepKey,
+    Budget, CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY,
+    CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, Eip, EipKey, Limited, Neighbor,
+    NeighborKey, Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.
@@ -39,6 +39,10 @@ pub const GATEWAY: [u8; 4] = [172, 18, 0, 11];
 pub const WORKER1: [u8; 4] = [172, 18, 0, 21];
 /// Tunnel endpoint of worker2.
 pub const WORKER2: [u8; 4] = [172, 18, 0, 22];
+/// Tunnel endpoint of a gateway that does not own the external network.
+pub const STANDBY: [u8; 4] = [172, 18, 0, 12];
+/// Its underlay MAC.
+pub const STANDBY_MAC: Mac = Mac([0x02, 0, 0, 0, 2, 0x12]);
 /// The gateway's underlay MAC.
 pub const GATEWAY_MAC: Mac = Mac([0x02, 0, 0, 0, 2, 0x11]);
 /// Worker1's underlay MAC.
@@ -53,6 +57,8 @@ pub const EXTERNAL: u32 = 11;
 pub const UNDERLAY: u32 = 12;
 /// Router port.
 pub const ROUTER_PORT: u32 = 13;
+/// A pod's interface on its node.
+pub const POD_PORT: u32 = 14;
 /// Counter slots of [`EIP1`], [`EIP2`], [`EIP0`].
 pub const SLOT1: u32 = 1;
 /// Slot of [`EIP2`].
@@ -62,7 +68,7 @@ pub const SLOT0: u32 = 0;
 /// What the tunnel carries on an underlay of 1500.
 pub const TUNNEL_MTU: u32 = 1450;
 
-/// The contents of all tables.
+/// What a frame meets: the contents of all tables, and where it came from.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Tables {
     /// Row 0 of `config`.
@@ -77,8 +83,10 @@ pub struct Tables {
     pub neighbors: BTreeMap<NeighborKey, Neighbor>,
     /// `internal`.
     pub internal: Vec<Prefix>,
-    /// Row 0 of `errors`, on every CPU.
-    pub errors: ErrorBudget,
+    /// `budgets`, on every CPU.
+    pub budgets: [Budget; Limited::ALL.len()],
+    /// Interface that a frame that leaves had arrived on; 0: this node has made it.
+    pub arrived_on: u32,
 }
 
 impl Tables {
@@ -87,8 +95,25 @@ impl Tables {
         let Self { eips, pods, vteps, neighbors, .. } = self;
         let sources = Sources { eips, pods, vteps, neighbors };
         let direct = Direct::of(sources, self.config.direct_mask);
-        let flags = self.config.flags | direct.config_flags(sources);
-        (direct, Config { flags, ..self.config })
+        let config = direct.config(sources, self.internal.iter().copied(), self.config);
+        (direct, config)
+    }
+
+    /// Frames that leave have arrived from a pod.
+    #[must_use]
+    pub fn from_a_pod(mut self) -> Self {
+        self.arrived_on = POD_PORT;
+        self
+    }
+
+    /// Nothing is left of some budgets.
+    #[must_use]
+    pub fn spent(mut self, spent: &[Limited]) -> Self {
+        (self.config.errors_per_second, self.config.slow_path_per_second) = (1_000, 10_000);
+        for what in spent {
+            self.budgets[what.row() as usize].spent_until_ns = u64::MAX;
+        }
+        self
     }
 
     /// Room for more rows than as shipped in each of the direct tables: a power of two.
@@ -123,8 +148,8 @@ fn config(local_vtep: [u8; 4], flags: u32) -> Config {
         physical_gateway: CLIENT,
         nic_mac: NIC_MAC.0,
         geneve_port: 6081_u16.to_be_bytes(),
-        errors_per_second: 0,
         direct_mask: DIRECT_ROWS - 1,
+        ..Config::default()
     }
 }
 
@@ -158,7 +183,7 @@ pub fn gateway() -> Tables {
             Neighbor { mac: CLIENT_MAC.0, reserved: [0; 2] },
         )]),
         internal: internal(),
-        errors: ErrorBudget::default(),
+        ..Tables::default()
     }
 }
 
@@ -173,17 +198,41 @@ pub fn worker1() -> Tables {
         vteps: BTreeMap::from([
             (VtepKey { vtep: GATEWAY }, Vtep::resolved(VTEP_GATEWAY, UNDERLAY, WORKER1_MAC, GATEWAY_MAC)),
             (VtepKey { vtep: WORKER2 }, Vtep::unresolved(0)),
+            (VtepKey { vtep: STANDBY }, Vtep::unresolved(VTEP_GATEWAY)),
         ]),
         internal: internal(),
         ..Tables::default()
     }
 }
 
-/// The gateway, which has sent as many ICMP errors as it may.
-pub fn silenced_gateway() -> Tables {
+/// The gateway, which has sent as many ICMP errors as it may, and asked the kernel as often.
+pub fn spent_gateway() -> Tables {
+    gateway().spent(&Limited::ALL)
+}
+
+/// A gateway without its external side: its NIC is missing.
+pub fn gateway_without_external_side() -> Tables {
     let mut tables = gateway();
-    tables.config.errors_per_second = 1_000;
-    tables.errors = ErrorBudget { spent_until_ns: u64::MAX };
+    tables.neighbors.clear();
+    let config = &mut tables.config;
+    config.flags &= !(CONFIG_OWNER | CONFIG_XDP_TO_EXTERNAL | CONFIG_XDP_PIECES_TO_EXTERNAL);
+    (config.external_ifindex, config.router_port_ifindex, config.external_mtu) = (0, 0, 0);
+    tables
+}
+
+/// A gateway beside the one that owns the external network.
+pub fn standby_gateway() -> Tables {
+    let mut tables = gateway_without_external_side();
+    tables.config.local_vtep = STANDBY;
+    for pod in tables.pods.values_mut() {
+        pod.gateway = GATEWAY;
+        pod.vtep = if pod.vtep == LOCAL { GATEWAY } else { pod.vtep };
+    }
+    for eip in tables.eips.values_mut() {
+        eip.vtep = if eip.vtep == LOCAL { GATEWAY } else { eip.vtep };
+    }
+    let owner = Vtep::resolved(VTEP_GATEWAY, UNDERLAY, STANDBY_MAC, GATEWAY_MAC);
+    tables.vteps.insert(VtepKey { vtep: GATEWAY }, owner);
     tables
 }
 

@@ -192,8 +192,8 @@ fn errors_are_limited_on_the_host() {
         let (tables, now) = (RefCell::new(limit::limited(3)), Cell::new(Duration::ZERO));
         let run = |frame: &[u8]| {
             let mut tables = tables.borrow_mut();
-            let (seen, errors) = host::run_at(kind, Hook::External, &tables, frame, now.get());
-            tables.errors = errors;
+            let (seen, budgets) = host::run_at(kind, Hook::External, &tables, frame, now.get());
+            tables.budgets = budgets;
             seen
         };
         three_errors_a_second(run, |time| now.set(time));

@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::wire::geneve;
 
-use super::{DEFAULT_ERROR_RATE, DEFAULT_VNI, GatewayConfig, Topology, derived_mac};
+use super::{DEFAULT_ERROR_RATE, DEFAULT_SLOW_PATH_RATE, DEFAULT_VNI, GatewayConfig, Topology, derived_mac};
 use crate::desired::RouterPort;
 use crate::desired::problem::Problem;
 
 /// As much as a CPU could send; more is a slip of the pen.
-const MAX_ERROR_RATE: u32 = 1_000_000;
+const MAX_RATE: u32 = 1_000_000;
 
 /// Every key this version understands.
-const KEYS: [&str; 13] = [
+const KEYS: [&str; 14] = [
     "cluster-cidrs",
     "enable-external-gw",
     "external-gw-addr",
@@ -25,6 +25,7 @@ const KEYS: [&str; 13] = [
     "mss-clamp",
     "nic-ip",
     "nic-mac",
+    "slow-path-rate",
     "type",
     "underlay-nic",
 ];
@@ -92,7 +93,12 @@ impl<'a> Reader<'a> {
             self.optional("underlay-nic", None, |reader, name| Some(Some(reader.nic("underlay-nic", name)?)));
         let cluster_cidrs = self.cluster_cidrs();
         let mss_clamp = self.optional("mss-clamp", true, Self::mss_clamp);
-        let icmp_error_rate = self.optional("icmp-error-rate", DEFAULT_ERROR_RATE, Self::error_rate);
+        let icmp_error_rate = self.optional("icmp-error-rate", DEFAULT_ERROR_RATE, |reader, text| {
+            reader.rate("icmp-error-rate", text, "ICMP errors")
+        });
+        let slow_path_rate = self.optional("slow-path-rate", DEFAULT_SLOW_PATH_RATE, |reader, text| {
+            reader.rate("slow-path-rate", text, "packets")
+        });
         if let (Some(external), Some(Some(underlay))) = (&external_nic, &underlay_nic)
             && external == underlay
         {
@@ -115,6 +121,7 @@ impl<'a> Reader<'a> {
             cluster_cidrs,
             mss_clamp: mss_clamp?,
             icmp_error_rate: icmp_error_rate?,
+            slow_path_rate: slow_path_rate?,
         })
     }
 
@@ -267,12 +274,12 @@ impl<'a> Reader<'a> {
         clamp
     }
 
-    fn error_rate(&mut self, text: &str) -> Option<u32> {
-        let rate = text.parse().ok().filter(|rate| *rate <= MAX_ERROR_RATE);
+    fn rate(&mut self, key: &str, text: &str, what: &str) -> Option<u32> {
+        let rate = text.parse().ok().filter(|rate| *rate <= MAX_RATE);
         if rate.is_none() {
             self.refuse(
-                "icmp-error-rate",
-                format!("{text:?} is no number of ICMP errors a second"),
+                key,
+                format!("{text:?} is no number of {what} a second"),
                 "write a number from 1 to 1000000, or 0 for no limit",
             );
         }

@@ -47,6 +47,7 @@ fn the_operators_configmap_is_taken_with_defaults() {
             cluster_cidrs: vec![],
             mss_clamp: true,
             icmp_error_rate: 1_000,
+            slow_path_rate: 10_000,
         }
     );
 }

@@ -65,6 +65,7 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
         nic_mac: config.nic_mac.0,
         geneve_port: config.geneve_port.to_be_bytes(),
         errors_per_second: config.icmp_error_rate,
+        slow_path_per_second: config.slow_path_rate,
         ..tables::Config::default()
     };
     for hook in [Hook::XdpUnderlay, Hook::TcUnderlay, Hook::TcUnderlayEgress] {

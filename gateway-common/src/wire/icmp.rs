@@ -40,7 +40,21 @@ pub enum RouterError {
     },
 }
 
+/// What every router forwards without fragmenting it (RFC 791 section 3.1). Nobody believes an error that says less, or all suffer
+/// who do: Linux then takes 552 bytes for the path's MTU, for ten minutes.
+pub const MIN_MTU: u32 = 68;
+
 impl RouterError {
+    /// "Fragmentation needed" for a next hop of `mtu` bytes; `None` where no such MTU can be told of.
+    #[inline(always)]
+    pub const fn fragmentation_needed(mtu: u32) -> Option<Self> {
+        if mtu < MIN_MTU || mtu > u16::MAX as u32 {
+            None
+        } else {
+            Some(Self::FragmentationNeeded { mtu: mtu as u16 })
+        }
+    }
+
     /// The header as it stands on the wire, checksum zero.
     #[inline(always)]
     pub const fn emit(self) -> [u8; HEADER_LEN] {

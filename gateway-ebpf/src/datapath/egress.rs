@@ -4,7 +4,6 @@ use gateway_common::addr::Mac;
 use gateway_common::tables::{Config, Eip, Pod};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
-use gateway_common::wire::icmp::RouterError;
 
 use super::geneve::{self, FROM_WORKER, Tunnel};
 use super::nat::{self, Rewrite, Sender};
@@ -12,7 +11,8 @@ use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::{self, Swap};
 use super::{
-    Action, Direction, Env, Exit, Frame, Outcome, Step, Way, arp, fragment, icmp, martian, offload, options,
+    Action, Direction, Env, Exit, Frame, Outcome, Step, Way, arp, fragment, icmp, inside, martian, offload,
+    options, tunnel_port,
 };
 
 /// Underlay NIC: an EIP pod's packet to the world goes through the tunnel to the gateway. The kernel has resolved
@@ -28,11 +28,12 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
         None => return Err(Outcome::drop(Verdict::DropMalformed)),
     }
     let packet = Packet::behind_ethernet(frame)?;
+    tunnel_port::refuse(frame, env, config, &packet)?;
     let local = |pod_ip| env.pod(pod_ip).filter(|pod| pod.vtep == [0; 4] && pod.gateway != [0; 4]);
     let own = local(packet.header.source());
     let pod = match own {
         Some(pod) => pod,
-        None => local(quote::destination(frame, &packet)).ok_or(Outcome::pass(Verdict::PassNotPod))?,
+        None => local(reported(frame, &packet)).ok_or(Outcome::pass(Verdict::PassNotPod))?,
     };
     if env.is_internal(packet.header.destination()) {
         return Err(Outcome::pass(Verdict::PassInternal));
@@ -54,6 +55,13 @@ pub(super) fn underlay<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config
     geneve::encapsulate(frame, config, &packet, &tunnel)?;
     env.count_eip(pod.slot, Direction::Out, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToGateway, exit))
+}
+
+/// Where the packet went that an ICMP error of this node's own is about; 0.0.0.0 for anything else. A pod that makes such
+/// errors up does not speak for its node.
+#[inline(always)]
+fn reported<F: Frame>(frame: &F, packet: &Packet) -> [u8; 4] {
+    if frame.arrived_on() == 0 { quote::destination(frame, packet) } else { [0; 4] }
 }
 
 /// A pod that reaches itself by its EIP: turned round here, as the gateway would, and into the kernel again as if the
@@ -86,8 +94,7 @@ fn to_itself<F: Frame, E: Env>(
 pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outcome> {
     let ethernet = packet::ethernet(frame)?;
     match ethernet.ethertype {
-        // The kernel asks for an EIP: nobody outside has it, so it is answered here.
-        eth::ARP => return arp::answer(frame, env, config, false, inject(config)),
+        eth::ARP => return arp::inside(frame, env, config, inject(config)),
         eth::IPV4 => {}
         _ => return Err(Outcome::pass(Verdict::PassNotIpv4)),
     }
@@ -101,11 +108,18 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
     }
     let outcome = match (eip, sender) {
         (Some(eip), _) => to_eip(frame, env, config, &mut packet, sender, eip)?,
+        (None, Some(_)) if config.external_ifindex == 0 => {
+            return Err(Outcome::drop(Verdict::DropNoExternal));
+        }
         (None, Some(sender)) => {
             nat::rewrite(frame, &mut packet, sender.rewrite(None, false))?;
             Outcome::pass(Verdict::ToExternal)
         }
-        (None, None) => return Err(Outcome::pass(Verdict::PassNotPod)),
+        (None, None) => {
+            // A pod whose EIP is being withdrawn, or that nobody has masqueraded.
+            inside::refuse(env, packet.header.source())?;
+            return Err(Outcome::pass(Verdict::PassNotPod));
+        }
     };
     if let Some(sender) = sender {
         env.count_eip(sender.slot, Direction::Out, packets, packet.frame_len());
@@ -121,7 +135,7 @@ fn sender<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, packet: &Packet
     match local(source) {
         Some(pod) => Some(Sender::pod(source, pod)),
         None => {
-            let pod_ip = quote::destination(frame, packet);
+            let pod_ip = reported(frame, packet);
             local(pod_ip).map(|pod| Sender::router(pod_ip, pod, config))
         }
     }
@@ -147,7 +161,11 @@ fn to_eip<F: Frame, E: Env>(
     let destination = Some(eip.pod_ip);
     let rewrite = match sender {
         Some(sender) => sender.rewrite(destination, false),
-        None => Rewrite { source: None, destination, quoted: Swap::NONE, hop: false },
+        None => {
+            // Its pod would answer it directly, as nobody it knows.
+            inside::refuse(env, packet.header.source())?;
+            Rewrite { source: None, destination, quoted: Swap::NONE, hop: false }
+        }
     };
     if eip.vtep == [0; 4] {
         nat::rewrite(frame, packet, rewrite)?;
@@ -156,14 +174,14 @@ fn to_eip<F: Frame, E: Env>(
     }
     let fit = pmtu::fit(frame, packet, config.tunnel_mtu);
     if fit == Fit::Fragment {
-        let number = fragment::number(frame, packet, config.tunnel_mtu, Way::Leaving)?;
+        let number = fragment::number(frame, env, config, (packet, config.tunnel_mtu), Way::Leaving)?;
         fragment::cut(frame, packet, config.tunnel_mtu, number)?;
     }
     if fit == Fit::Report {
         let nic_mac = Mac(config.nic_mac);
         let answer = eth::Header { destination: nic_mac, source: Mac::TUNNEL_WORKER, ethertype: eth::IPV4 };
-        let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-        icmp::permit(frame, env, config, packet, Verdict::DropTooBig)?;
+        let error = pmtu::too_long(config.tunnel_mtu)?;
+        icmp::permit(frame, env, config, packet, error)?;
         // The kernel shortens no packet to less than the checksum that is left to a NIC.
         offload::complete(frame, packet)?;
         icmp::report(frame, config, packet, error, &answer.emit())?;
@@ -173,6 +191,7 @@ fn to_eip<F: Frame, E: Env>(
     pmtu::clamp_mss(frame, packet, config);
     nat::rewrite(frame, packet, rewrite)?;
     geneve::encapsulate(frame, config, packet, &hop.tunnel)?;
+    frame.mark_as_tunnel();
     env.count_eip(eip.slot, Direction::In, packets, packet.frame_len());
     Ok(Outcome::new(Verdict::ToEip, hop.exit))
 }

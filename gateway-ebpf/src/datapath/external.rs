@@ -11,8 +11,8 @@ use super::packet::{self, Packet};
 use super::pmtu::{self, Fit};
 use super::quote::Swap;
 use super::{
-    Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, arp, can_send, fragment, geneve, icmp, martian,
-    options,
+    Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, arp, can_send, fragment, geneve, icmp, inside,
+    martian, options,
 };
 
 /// ARP and echo are answered, packets to EIPs are sent to their pods, the rest is the kernel's.
@@ -22,7 +22,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
         return Err(Outcome::pass(Verdict::PassDisabled));
     }
     match arrival(frame, config) {
-        Arrival::Arp => arp::answer(frame, env, config, true, Exit::REFLECT),
+        Arrival::Arp => arp::outside(frame, env, config),
         Arrival::Ours => ipv4(frame, env, config),
         Arrival::Elsewhere => Err(Outcome::pass(Verdict::PassNotForUs)),
         Arrival::Other => Err(Outcome::pass(Verdict::PassNotIpv4)),
@@ -37,7 +37,7 @@ enum Arrival {
     Arp,
     /// IPv4 to our MAC.
     Ours,
-    /// IPv4 to another station. A switch floods: that is not ours to answer a second time.
+    /// IPv4 or ARP to another station. A switch floods: that is not ours to answer a second time.
     Elsewhere,
     Other,
     Short,
@@ -48,13 +48,20 @@ enum Arrival {
 fn arrival<F: Frame>(frame: &F, config: &Config) -> Arrival {
     match packet::ethernet(frame) {
         Ok(ethernet) => match ethernet.ethertype {
-            eth::ARP => Arrival::Arp,
+            eth::ARP if is_heard(ethernet.destination, config) => Arrival::Arp,
+            eth::ARP => Arrival::Elsewhere,
             eth::IPV4 if ethernet.destination == Mac(config.nic_mac) => Arrival::Ours,
             eth::IPV4 => Arrival::Elsewhere,
             _ => Arrival::Other,
         },
         Err(_) => Arrival::Short,
     }
+}
+
+/// Whether ARP to a station is for us too: to all, or to our MAC, when the sender checks that we are still there.
+#[inline(always)]
+fn is_heard(destination: Mac, config: &Config) -> bool {
+    destination.is_multicast() || destination == Mac(config.nic_mac)
 }
 
 #[inline(always)]
@@ -64,6 +71,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
     let eip = env.eip(destination);
     if eip.is_some() || destination == config.nic_ip {
         martian::refuse_outside(config, &packet.header)?;
+        inside::refuse_outside(env, packet.header.source())?;
         options::refuse(frame, &packet)?;
     }
     match eip {
@@ -86,8 +94,8 @@ fn turned<F: Frame>(frame: &F) -> Step<[u8; eth::HEADER_LEN]> {
 #[inline(always)]
 fn expired<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config, mut packet: Packet) -> Step<Outcome> {
     can_send(frame, config, Nic::EXTERNAL)?;
-    icmp::permit(frame, env, config, &packet, Verdict::DropExpired)?;
     let (error, turned) = (RouterError::TimeExceeded, turned(frame)?);
+    icmp::permit(frame, env, config, &packet, error)?;
     icmp::report(frame, config, &mut packet, error, &turned)?;
     Ok(Outcome::new(Verdict::TimeExceeded, Exit::REFLECT))
 }
@@ -116,14 +124,14 @@ fn to_worker<F: Frame, E: Env>(
         Fit::Fits => {}
         Fit::Report => {
             can_send(frame, config, Nic::EXTERNAL)?;
-            let error = RouterError::FragmentationNeeded { mtu: config.tunnel_mtu as u16 };
-            icmp::permit(frame, env, config, &packet, Verdict::DropTooBig)?;
+            let error = pmtu::too_long(config.tunnel_mtu)?;
+            icmp::permit(frame, env, config, &packet, error)?;
             let turned = turned(frame)?;
             icmp::report(frame, config, &mut packet, error, &turned)?;
             return Ok(Outcome::new(Verdict::FragmentationNeeded, Exit::REFLECT));
         }
         Fit::Fragment => {
-            let number = fragment::number(frame, &packet, config.tunnel_mtu, Way::Arriving)?;
+            let number = fragment::number(frame, env, config, (&packet, config.tunnel_mtu), Way::Arriving)?;
             fragment::cut(frame, &mut packet, config.tunnel_mtu, number)?;
         }
     }

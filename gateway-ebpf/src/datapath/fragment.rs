@@ -9,11 +9,12 @@
 use core::hint::black_box;
 
 use gateway_common::addr::Mac;
+use gateway_common::tables::{Config, Limited};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{eth, ipv4};
 
 use super::packet::Packet;
-use super::{Exit, Frame, Outcome, Step, Way, offload, options};
+use super::{Env, Exit, Frame, Outcome, Step, Way, offload, options};
 
 /// Fragments of one packet at most: 64 KiB at the smallest MTU of today's links.
 const MAX_FRAGMENTS: u32 = 64;
@@ -25,7 +26,13 @@ const STRIDES: usize = 17;
 /// Ends the way of a packet too long for `mtu` bytes whose copies become its fragments; goes on with the number of such a
 /// copy. Called before anything is changed; the copies come by the way the frame does.
 #[inline(always)]
-pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32, way: Way) -> Step<u32> {
+pub(super) fn number<F: Frame, E: Env>(
+    frame: &mut F,
+    env: &E,
+    config: &Config,
+    (packet, mtu): (&Packet, u32),
+    way: Way,
+) -> Step<u32> {
     if !F::KERNEL_RESOLVES {
         return Err(Outcome::pass(Verdict::PassToTwin));
     }
@@ -40,6 +47,10 @@ pub(super) fn number<F: Frame>(frame: &mut F, packet: &Packet, mtu: u32, way: Wa
     let count = payload.div_ceil(payload_of_each(packet, mtu).max(1));
     if count > MAX_FRAGMENTS {
         return Err(Outcome::drop(Verdict::DropTooBig));
+    }
+    let kind = Limited::Fragments;
+    if !env.take(kind, kind.per_second(config), count) {
+        return Err(Outcome::drop(Verdict::DropSlowPathLimit));
     }
     // Of what comes in a tunnel it would be the outer checksum, which goes with the tunnel.
     if packet.ip == eth::HEADER_LEN {

@@ -1,6 +1,8 @@
 //! What the datapath needs of the world: the bytes of one frame, and the tables.
 
-use gateway_common::tables::{Config, DirectEip, DirectNeighbor, DirectPod, Eip, Neighbor, Pod, Vtep};
+use gateway_common::tables::{
+    Config, DirectEip, DirectNeighbor, DirectPod, Eip, Limited, Neighbor, Pod, Vtep,
+};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{geneve, icmp, ipv4};
 
@@ -30,6 +32,17 @@ pub trait Frame {
 
     /// Whether the frame lies in more than one buffer, which not every NIC takes from XDP. Only asked of XDP.
     fn in_pieces(&self) -> bool;
+
+    /// Interface that the packet arrived on before the kernel routed it here, 0 for one that this node has made. Only asked of
+    /// frames that [leave](Way::Leaving).
+    fn arrived_on(&self) -> u32;
+
+    /// Marks a frame that this node's tunnel has made of a packet that [arrived](Self::arrived_on) from a pod. Only TC can,
+    /// and has to.
+    fn mark_as_tunnel(&mut self);
+
+    /// Takes the mark of [`Self::mark_as_tunnel`] off. Whether it was there.
+    fn unmark_as_tunnel(&mut self) -> bool;
 
     /// Packets the frame will be on the wire: more than one for a GSO packet.
     fn segments(&self) -> u32;
@@ -135,8 +148,8 @@ pub trait Env {
     fn direct_pod(&self, row: u32) -> Option<&DirectPod>;
     /// A row of `direct_neighbors`.
     fn direct_neighbor(&self, row: u32) -> Option<&DirectNeighbor>;
-    /// Takes one ICMP error out of this CPU's budget of so many a second (0: no limit). Whether there was one.
-    fn take_error(&self, per_second: u32) -> bool;
+    /// Takes `count` out of this CPU's budget of so many a second (0: no limit). Whether there were so many.
+    fn take(&self, what: Limited, per_second: u32, count: u32) -> bool;
     /// Adds to a row of `verdicts`.
     fn count_verdict(&self, verdict: Verdict, packets: u32, bytes: u32);
     /// Says that an EIP of this slot is about to be counted, so that its row is on its way from memory. It need not be.

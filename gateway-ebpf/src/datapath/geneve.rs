@@ -12,7 +12,7 @@ use gateway_common::wire::{eth, icmp, ipv4, l4};
 
 use super::packet::Packet;
 use super::zeroed::Zeroed;
-use super::{Action, Env, Exit, Frame, Nic, Outcome, Room, Step, can_send};
+use super::{Action, Env, Exit, Frame, Nic, Outcome, Room, Step, can_send, resolve};
 
 /// TTL of the outer header, as the kernel and OVS set it.
 pub(super) const OUTER_TTL: u8 = 64;
@@ -61,11 +61,10 @@ pub(super) fn hop_to<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, vtep
             },
             Exit::of(Action::Redirect, *ifindex),
         ),
-        Some(_) | None if F::KERNEL_RESOLVES => (
+        Some(_) | None => (
             eth::Header { destination: Mac([0; 6]), source: Mac([0; 6]), ethertype: eth::IPV4 },
-            Exit::of(Action::RedirectNeighbor, config.underlay_ifindex),
+            resolve::<F, E>(env, config, config.underlay_ifindex, [0; 4])?,
         ),
-        Some(_) | None => return Err(Outcome::pass(Verdict::PassUnresolved)),
     };
     Ok(Hop { tunnel: Tunnel { outer: outer.emit(), to: vtep, inner: FROM_GATEWAY }, exit })
 }

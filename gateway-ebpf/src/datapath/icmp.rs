@@ -1,7 +1,7 @@
 //! ICMP that the gateway sends of its own: echo replies for the router port, and a router's errors.
 
 use gateway_common::csum::{self, Sum};
-use gateway_common::tables::Config;
+use gateway_common::tables::{Config, Limited};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::icmp::{self, RouterError};
 use gateway_common::wire::{eth, ipv4};
@@ -81,20 +81,24 @@ enum Permit {
     Enough,
 }
 
-/// Goes on when an ICMP error is to be sent about the packet, and takes it out of the budget. Called when nothing is in its way
-/// any more, and before anything is changed.
+/// Goes on when an ICMP error is to be sent about the packet, and takes it out of its kind's budget. Called when nothing is in
+/// its way any more, and before anything is changed.
 ///
 /// # Errors
-/// `silent` when none may be sent about such a packet; a verdict of its own when enough were sent.
+/// The verdict of what gets no error when none may be sent about such a packet; one of its own when enough were sent.
 #[inline(always)]
 pub(super) fn permit<F: Frame, E: Env>(
     frame: &F,
     env: &E,
     config: &Config,
     packet: &Packet,
-    silent: Verdict,
+    error: RouterError,
 ) -> Step<()> {
-    match ask(frame, env, config, packet) {
+    let (kind, silent) = match error {
+        RouterError::TimeExceeded => (Limited::TimeExceeded, Verdict::DropExpired),
+        RouterError::FragmentationNeeded { .. } => (Limited::FragmentationNeeded, Verdict::DropTooBig),
+    };
+    match ask(frame, env, config, packet, kind) {
         Permit::Given => Ok(()),
         Permit::Silent => Err(Outcome::drop(silent)),
         Permit::Enough => Err(Outcome::drop(Verdict::DropErrorLimit)),
@@ -103,10 +107,10 @@ pub(super) fn permit<F: Frame, E: Env>(
 
 /// A function of its own: rare.
 #[inline(never)]
-fn ask<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, packet: &Packet) -> Permit {
+fn ask<F: Frame, E: Env>(frame: &F, env: &E, config: &Config, packet: &Packet, kind: Limited) -> Permit {
     if !may_report(frame, packet) {
         Permit::Silent
-    } else if env.take_error(config.errors_per_second) {
+    } else if env.take(kind, kind.per_second(config), 1) {
         Permit::Given
     } else {
         Permit::Enough

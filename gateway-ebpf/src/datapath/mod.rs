@@ -9,6 +9,7 @@ mod fragment;
 mod frame;
 mod geneve;
 mod icmp;
+mod inside;
 mod martian;
 mod nat;
 mod offload;
@@ -17,13 +18,14 @@ mod packet;
 mod pmtu;
 mod quote;
 mod sum;
+mod tunnel_port;
 mod underlay;
 mod zeroed;
 
 use gateway_common::ABI_VERSION;
 use gateway_common::tables::{
     CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
-    CONFIG_XDP_TO_UNDERLAY, Config,
+    CONFIG_XDP_TO_UNDERLAY, Config, Limited,
 };
 use gateway_common::verdict::Verdict;
 
@@ -171,6 +173,20 @@ fn can_send<F: Frame>(frame: &F, config: &Config, nic: Nic) -> Step<()> {
         Ok(())
     } else {
         Err(Outcome::pass(Verdict::PassToTwin))
+    }
+}
+
+/// Leaves a next hop on `ifindex` to the kernel; 0.0.0.0: by its route to the packet's destination. XDP leaves it the whole frame.
+/// Anybody can name hosts that nobody knows, so it is done so often in a second.
+#[inline(always)]
+fn resolve<F: Frame, E: Env>(env: &E, config: &Config, ifindex: u32, next_hop: [u8; 4]) -> Step<Exit> {
+    let kind = Limited::NextHops;
+    if !F::KERNEL_RESOLVES {
+        Err(Outcome::pass(Verdict::PassUnresolved))
+    } else if env.take(kind, kind.per_second(config), 1) {
+        Ok(Exit { action: Action::RedirectNeighbor, ifindex, next_hop })
+    } else {
+        Err(Outcome::drop(Verdict::DropSlowPathLimit))
     }
 }
 

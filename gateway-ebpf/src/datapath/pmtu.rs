@@ -2,10 +2,12 @@
 //! (RFC 9293 section 3.7.1).
 
 use gateway_common::tables::{CONFIG_KEEP_MSS, Config};
+use gateway_common::verdict::Verdict;
+use gateway_common::wire::icmp::RouterError;
 use gateway_common::wire::{ipv4, l4};
 
 use super::packet::Packet;
-use super::{Frame, L4Change};
+use super::{Frame, L4Change, Outcome, Step};
 
 /// Options looked at before an MSS option is given up on. Real stacks send it first.
 const MAX_OPTIONS: usize = 12;
@@ -33,6 +35,18 @@ pub(super) fn fit<F: Frame>(frame: &F, packet: &Packet, mtu: u32) -> Fit {
         Fit::Report
     } else {
         Fit::Fragment
+    }
+}
+
+/// What the sender of a packet too long for `mtu` bytes is told.
+///
+/// # Errors
+/// Nothing: no link has such an MTU.
+#[inline(always)]
+pub(super) fn too_long(mtu: u32) -> Step<RouterError> {
+    match RouterError::fragmentation_needed(mtu) {
+        Some(error) => Ok(error),
+        None => Err(Outcome::drop(Verdict::DropTooBig)),
     }
 }
 

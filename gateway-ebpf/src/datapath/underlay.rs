@@ -13,8 +13,8 @@ use super::packet;
 use super::pmtu::{self, Fit};
 use super::quote;
 use super::{
-    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, can_send, fragment, icmp, martian,
-    on_external_link, options,
+    Action, Direction, Env, Exit, Frame, Nic, Outcome, Step, Way, can_send, fragment, icmp, inside, martian,
+    on_external_link, options, resolve,
 };
 
 /// From an EIP pod: translate and send on. For an EIP pod on this node: hand to the kernel. Else not ours, or forged.
@@ -34,6 +34,7 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
             let from_gateway = tunnelled.vtep_flags & VTEP_GATEWAY != 0;
             match env.pod(inner.destination()) {
                 Some(pod) if from_gateway && pod.vtep == [0; 4] => {
+                    inside::refuse(env, inner.source())?;
                     return to_pod(frame, env, &ethernet, &mut tunnelled, pod);
                 }
                 Some(_) | None => router_on_the_way(frame, env, config, &tunnelled, from_gateway)?,
@@ -87,11 +88,16 @@ fn from_pod<F: Frame, E: Env>(
     sender: &Sender,
 ) -> Step<Outcome> {
     let destination = tunnelled.packet.header.destination();
+    let eip = env.eip(destination);
+    // It neither translates nor answers what it cannot send.
+    if config.external_ifindex == 0 && eip.is_none_or(|eip| eip.vtep == [0; 4]) {
+        return Err(Outcome::drop(Verdict::DropNoExternal));
+    }
     // What is for the router itself goes no further hop (RFC 1812 section 4.2.2.9).
     if tunnelled.packet.header.ttl() <= 1 && destination != config.nic_ip {
         return error_to_pod(frame, env, config, tunnelled, RouterError::TimeExceeded);
     }
-    match env.eip(destination) {
+    match eip {
         Some(eip) if eip.vtep == [0; 4] => inject(frame, env, config, tunnelled, sender, Some(eip)),
         Some(eip) => to_other_eip(frame, env, config, tunnelled, sender, eip),
         None if destination == config.nic_ip => inject(frame, env, config, tunnelled, sender, None),
@@ -110,21 +116,18 @@ fn to_external<F: Frame, E: Env>(
     let fragment = match pmtu::fit(frame, &tunnelled.packet, config.external_mtu) {
         Fit::Fits => 0,
         Fit::Report => {
-            let error = RouterError::FragmentationNeeded { mtu: config.external_mtu as u16 };
-            return error_to_pod(frame, env, config, tunnelled, error);
+            return error_to_pod(frame, env, config, tunnelled, pmtu::too_long(config.external_mtu)?);
         }
-        Fit::Fragment => fragment::number(frame, &tunnelled.packet, config.external_mtu, Way::Arriving)?,
+        Fit::Fragment => {
+            fragment::number(frame, env, config, (&tunnelled.packet, config.external_mtu), Way::Arriving)?
+        }
     };
     can_send(frame, config, Nic::EXTERNAL)?;
     let destination = tunnelled.packet.header.destination();
     let next_hop = if on_external_link(config, destination) { destination } else { config.physical_gateway };
     let (mac, exit) = match env.neighbor(next_hop) {
         Some(neighbor) => (Mac(neighbor.mac), Exit::of(Action::Redirect, config.external_ifindex)),
-        None if F::KERNEL_RESOLVES => (
-            Mac([0; 6]),
-            Exit { action: Action::RedirectNeighbor, ifindex: config.router_port_ifindex, next_hop },
-        ),
-        None => return Err(Outcome::pass(Verdict::PassUnresolved)),
+        None => (Mac([0; 6]), resolve::<F, E>(env, config, config.router_port_ifindex, next_hop)?),
     };
     let packets = frame.segments();
     let ethernet = eth::Header { destination: mac, source: Mac(config.nic_mac), ethertype: eth::IPV4 };
@@ -202,12 +205,12 @@ fn error_to_pod<F: Frame, E: Env>(
     tunnelled: &mut Tunnelled,
     error: RouterError,
 ) -> Step<Outcome> {
-    let (verdict, silent) = match error {
-        RouterError::TimeExceeded => (Verdict::TimeExceeded, Verdict::DropExpired),
-        RouterError::FragmentationNeeded { .. } => (Verdict::FragmentationNeeded, Verdict::DropTooBig),
+    let verdict = match error {
+        RouterError::TimeExceeded => Verdict::TimeExceeded,
+        RouterError::FragmentationNeeded { .. } => Verdict::FragmentationNeeded,
     };
     let Hop { tunnel, exit } = geneve::hop_to(frame, env, config, tunnelled.from)?;
-    icmp::permit(frame, env, config, &tunnelled.packet, silent)?;
+    icmp::permit(frame, env, config, &tunnelled.packet, error)?;
     arrival::decapsulate(frame, tunnelled, &tunnel.outer)?;
     let packet = &mut tunnelled.packet;
     icmp::report(frame, config, packet, error, &tunnel.outer)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use gateway_common::csum;
 use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget, Neighbor,
+    Budget, Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Limited, Neighbor,
     NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
@@ -42,8 +42,11 @@ pub fn run(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8]) -> Seen {
     run_at(kind, hook, tables, bytes, Duration::ZERO).0
 }
 
-/// Runs one frame when the clock says `now`; the row of `errors` afterwards as well.
-pub fn run_at(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8], now: Duration) -> (Seen, ErrorBudget) {
+/// The rows of `budgets`.
+pub type Budgets = [Budget; Limited::ALL.len()];
+
+/// Runs one frame when the clock says `now`; the rows of `budgets` afterwards as well.
+pub fn run_at(kind: Kind, hook: Hook, tables: &Tables, bytes: &[u8], now: Duration) -> (Seen, Budgets) {
     run_frame(kind, hook, HostEnv::new(tables, now), (bytes, true))
 }
 
@@ -57,11 +60,11 @@ fn run_frame(
     hook: Hook,
     env: HostEnv<'_>,
     (bytes, is_in_view): (&[u8], bool),
-) -> (Seen, ErrorBudget) {
-    let bytes = bytes.to_vec();
+) -> (Seen, Budgets) {
+    let (bytes, arrived_on) = (bytes.to_vec(), env.tables.arrived_on);
     let (outcome, frame) = match kind {
-        Kind::Xdp => drive(hook, &env, HostFrame::<false> { bytes, is_in_view }),
-        Kind::Tc => drive(hook, &env, HostFrame::<true> { bytes, is_in_view }),
+        Kind::Xdp => drive(hook, &env, HostFrame::<false> { bytes, is_in_view, arrived_on }),
+        Kind::Tc => drive(hook, &env, HostFrame::<true> { bytes, is_in_view, arrived_on }),
     };
     let seen = Seen {
         action: outcome.exit.action.into(),
@@ -70,7 +73,7 @@ fn run_frame(
         verdicts: env.verdicts.into_inner(),
         counters: env.counters.into_inner(),
     };
-    (seen, env.errors.get())
+    (seen, env.budgets.get())
 }
 
 fn drive<const RESOLVES: bool>(
@@ -90,6 +93,7 @@ struct HostFrame<const RESOLVES: bool> {
     bytes: Vec<u8>,
     /// Views and windows, by which the fast path alone reads and writes, show it.
     is_in_view: bool,
+    arrived_on: u32,
 }
 
 impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
@@ -115,6 +119,16 @@ impl<const RESOLVES: bool> Frame for HostFrame<RESOLVES> {
 
     fn in_pieces(&self) -> bool {
         self.bytes.len() > ONE_BUFFER
+    }
+
+    fn arrived_on(&self) -> u32 {
+        self.arrived_on
+    }
+
+    fn mark_as_tunnel(&mut self) {}
+
+    fn unmark_as_tunnel(&mut self) -> bool {
+        false
     }
 
     fn segments(&self) -> u32 {
@@ -182,7 +196,7 @@ struct HostEnv<'a> {
     config: Config,
     direct: Direct,
     now: Duration,
-    errors: Cell<ErrorBudget>,
+    budgets: Cell<Budgets>,
     verdicts: RefCell<BTreeMap<Verdict, VerdictCounter>>,
     counters: RefCell<BTreeMap<u32, EipCounter>>,
 }
@@ -190,9 +204,9 @@ struct HostEnv<'a> {
 impl<'a> HostEnv<'a> {
     fn new(tables: &'a Tables, now: Duration) -> Self {
         let (direct, config) = tables.direct();
-        let errors = Cell::new(tables.errors);
+        let budgets = Cell::new(tables.budgets);
         let (verdicts, counters) = Default::default();
-        Self { tables, config, direct, now, errors, verdicts, counters }
+        Self { tables, config, direct, now, budgets, verdicts, counters }
     }
 }
 
@@ -233,10 +247,11 @@ impl Env for HostEnv<'_> {
         self.tables.internal.iter().any(|prefix| prefix.contains(addr.into()))
     }
 
-    fn take_error(&self, per_second: u32) -> bool {
-        let mut errors = self.errors.get();
-        let taken = errors.take(u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX), per_second);
-        self.errors.set(errors);
+    fn take(&self, what: Limited, per_second: u32, count: u32) -> bool {
+        let mut budgets = self.budgets.get();
+        let now = u64::try_from(self.now.as_nanos()).unwrap_or(u64::MAX);
+        let taken = budgets[what.row() as usize].take(now, per_second, count);
+        self.budgets.set(budgets);
         taken
     }
 

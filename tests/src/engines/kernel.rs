@@ -12,8 +12,8 @@ use aya::util::nr_cpus;
 use aya::{Ebpf, EbpfLoader, Pod};
 use gateway_common::direct::Direct;
 use gateway_common::tables::{
-    COUNTER_SLOTS, Config, DIRECT_ROWS, EipCounter, ErrorBudget, Internal, MAX_EIPS, VerdictCounter,
-    counter_row, name,
+    Budget, COUNTER_SLOTS, Config, DIRECT_ROWS, EipCounter, Internal, MAX_EIPS, VerdictCounter, counter_row,
+    name,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::Hook;
@@ -36,6 +36,8 @@ pub struct Kernel {
     counters: Counters,
     /// What is in the direct tables.
     direct: Direct,
+    /// Interface that frames which leave had arrived on.
+    arrived_on: u32,
 }
 
 /// Every row of `verdicts`, and the watched ones of `eip_counters`.
@@ -120,7 +122,8 @@ impl Kernel {
                 (Kind::Xdp | Kind::Tc, None) => {}
             }
         }
-        let mut kernel = Self { object, kind, counters: Counters::default(), direct: Direct::default() };
+        let (counters, direct) = (Counters::default(), Direct::default());
+        let mut kernel = Self { object, kind, counters, direct, arrived_on: 0 };
         kernel.counters = kernel.read_counters()?;
         Ok(kernel)
     }
@@ -203,9 +206,12 @@ impl Kernel {
         set_rows(object, name::DIRECT_PODS, &self.direct.pods, &direct.pods)?;
         set_rows(object, name::DIRECT_NEIGHBORS, &self.direct.neighbors, &direct.neighbors)?;
         self.direct = direct;
-        let mut errors: PerCpuArray<_, ErrorBudget> =
-            PerCpuArray::try_from(object.map_mut(name::ERRORS).context(name::ERRORS)?)?;
-        errors.set(0, PerCpuValues::try_from(vec![tables.errors; possible_cpus()? as usize])?, 0)?;
+        self.arrived_on = tables.arrived_on;
+        let mut budgets: PerCpuArray<_, Budget> =
+            PerCpuArray::try_from(object.map_mut(name::BUDGETS).context(name::BUDGETS)?)?;
+        for (row, budget) in (0..).zip(tables.budgets) {
+            budgets.set(row, PerCpuValues::try_from(vec![budget; possible_cpus()? as usize])?, 0)?;
+        }
         replace(HashMap::try_from(object.map_mut(name::EIPS).context(name::EIPS)?)?, &tables.eips)?;
         replace(HashMap::try_from(object.map_mut(name::PODS).context(name::PODS)?)?, &tables.pods)?;
         replace(HashMap::try_from(object.map_mut(name::VTEPS).context(name::VTEPS)?)?, &tables.vteps)?;
@@ -257,6 +263,10 @@ impl Kernel {
         let mut options = TestRunOptions::new();
         options.data_in = Some(frame);
         options.data_out = Some(&mut out);
+        let context = context(self.arrived_on);
+        if self.kind == Kind::Tc {
+            options.ctx_in = Some(&context);
+        }
         let result = match self.kind {
             Kind::Xdp => xdp(&mut self.object, name)?.test_run(options)?,
             Kind::Tc => classifier(&mut self.object, name)?.test_run(options)?,
@@ -351,6 +361,13 @@ fn set_rows<V: Pod + Default + PartialEq>(
         array.set(*row, value, 0)?;
     }
     Ok(())
+}
+
+/// The start of a `struct __sk_buff` (linux/bpf.h), up to `ingress_ifindex`, of a packet that arrived on an interface.
+fn context(arrived_on: u32) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    bytes[36..].copy_from_slice(&arrived_on.to_ne_bytes());
+    bytes
 }
 
 const fn program(kind: Kind, hook: Hook) -> Option<&'static str> {

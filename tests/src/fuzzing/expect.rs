@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use gateway_common::tables::VerdictCounter;
+use gateway_common::tables::{EipKey, Limited, PodKey, VerdictCounter, VtepKey};
 use gateway_common::verdict::{Class, Verdict};
 use gateway_ebpf::datapath::{Action, Exit, Hook};
 
 use super::{hex, leaving, translation};
 use crate::engines::{Kind, Seen, host};
-use crate::fixture::Tables;
+use crate::fixture::{POD_PORT, Tables};
 
 /// Runs a frame on the host engine, as XDP and as TC, and checks both outcomes.
 ///
@@ -60,7 +60,8 @@ fn outcome(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8], seen: &Seen) -
     ensure!(is_known(exit, tables), "nobody knows the interface of {exit:?}");
     untouched(verdict, hook, frame, &seen.frame)?;
     counted(verdict, tables, seen)?;
-    limited(verdict, tables)?;
+    limited(verdict, exit, tables)?;
+    trusted(verdict, hook, tables, frame)?;
     leaving::check(verdict, exit, hook, tables, frame, &seen.frame)?;
     translation::check(verdict, exit, hook, tables, frame, &seen.frame)
 }
@@ -88,13 +89,14 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
             | PassDisabled
     );
     let is_too_long = matches!(verdict, FragmentationNeeded | DropTooBig | Fragmented | DropErrorLimit);
-    let has_no_hop = matches!(verdict, PassUnresolved | PassToTwin);
+    let has_no_hop = matches!(verdict, PassUnresolved | PassToTwin | DropSlowPathLimit);
     match hook {
         Hook::External => {
             let answers = matches!(verdict, ArpReply | EchoReply | TimeExceeded | DropExpired);
             let sends = matches!(verdict, ToWorker | ToLocalPod);
-            let passes = matches!(verdict, PassNotIpv4 | PassNotForUs | PassNicIp);
-            is_refused || is_too_long || has_no_hop || answers || sends || passes
+            let passes = matches!(verdict, PassNotIpv4 | PassNotForUs | PassNicIp | PassArpConflict);
+            let is_forged = verdict == DropInsideSource;
+            is_refused || is_too_long || has_no_hop || answers || sends || passes || is_forged
         }
         Hook::Underlay => {
             let sends = matches!(verdict, ToExternal | ToEip | ToNicIp | FromGateway);
@@ -102,15 +104,17 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
             let drops = matches!(verdict, DropUnknownVtep | DropSpoofedSource | DropNoSuchPod)
                 || matches!(verdict, DropNotIpv4Inside | DropGeneveVersion | DropGeneveControl)
                 || matches!(verdict, DropCriticalOption | DropOuterChecksum | DropCongestion)
-                || matches!(verdict, TimeExceeded | DropExpired);
+                || matches!(verdict, TimeExceeded | DropExpired | DropInsideSource | DropNoExternal);
             is_refused || is_too_long || has_no_hop || sends || passes || drops
         }
         Hook::UnderlayEgress => {
             let passes = matches!(verdict, PassNotIpv4 | PassNotPod | PassInternal);
-            is_refused || passes || matches!(verdict, ToGateway | ToEip)
+            is_refused || passes || matches!(verdict, ToGateway | ToEip | DropForgedTunnel)
         }
         Hook::RouterPortEgress => {
             let passes = matches!(verdict, PassNotIpv4 | PassNotPod);
+            let is_refused =
+                is_refused || matches!(verdict, DropSlowPathLimit | DropInsideSource | DropNoExternal);
             is_refused || is_too_long || passes || matches!(verdict, ToExternal | ToEip | ArpReply)
         }
     }
@@ -150,7 +154,8 @@ fn is_known(exit: Exit, tables: &Tables) -> bool {
 fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Result<()> {
     use Verdict::*;
     let is_quote = matches!(verdict, DropShortQuote | DropForeignQuote | DropRedirect | DropSourceQuench);
-    let is_late = is_quote || (hook == Hook::Underlay && verdict == DropTooBig);
+    let is_cut = verdict == DropSlowPathLimit && leaving::is_copy(before);
+    let is_late = is_quote || is_cut || (hook == Hook::Underlay && verdict == DropTooBig);
     let stays = match verdict.class() {
         Class::Pass => true,
         Class::Drop => !is_late,
@@ -160,12 +165,56 @@ fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Resul
     Ok(())
 }
 
-/// An ICMP error leaves where there is one to be had, and is refused for that reason nowhere else.
-fn limited(verdict: Verdict, tables: &Tables) -> Result<()> {
-    let is_spent = tables.config.errors_per_second > 0 && tables.errors.spent_until_ns == u64::MAX;
-    let is_error = matches!(verdict, Verdict::TimeExceeded | Verdict::FragmentationNeeded);
-    ensure!(!is_error || !is_spent, "enough errors were sent");
-    ensure!(verdict != Verdict::DropErrorLimit || is_spent, "an error was to be had");
+/// What is done so often in a second is done while its budget lasts, and refused for that reason nowhere else.
+fn limited(verdict: Verdict, exit: Exit, tables: &Tables) -> Result<()> {
+    let is_spent = |what: Limited| tables.budgets[what.row() as usize].spent_until_ns == u64::MAX;
+    let takes: &[Limited] = match verdict {
+        Verdict::TimeExceeded => &[Limited::TimeExceeded],
+        Verdict::FragmentationNeeded => &[Limited::FragmentationNeeded],
+        Verdict::Fragmented => &[Limited::Fragments],
+        // On the worker the kernel's own error goes where its route is.
+        _ if exit.action == Action::RedirectNeighbor && verdict != Verdict::ToGateway => &[Limited::NextHops],
+        _ => &[],
+    };
+    ensure!(!takes.iter().any(|what| is_spent(*what)), "{takes:?} is spent");
+    let any_spent = |whats: [Limited; 2]| whats.into_iter().any(is_spent);
+    let errors = [Limited::TimeExceeded, Limited::FragmentationNeeded];
+    ensure!(verdict != Verdict::DropErrorLimit || any_spent(errors), "an error was to be had");
+    let slow_path = [Limited::Fragments, Limited::NextHops];
+    ensure!(verdict != Verdict::DropSlowPathLimit || any_spent(slow_path), "the kernel was to be asked");
+    Ok(())
+}
+
+/// Who speaks is not somebody inside, where it came from outside, and no pod speaks as its node.
+fn trusted(verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<()> {
+    use Verdict::*;
+    let is_ipv4 = frame.get(12..14) == Some(&[8, 0]);
+    let Some(packet) = leaving::arrived(hook, frame).filter(|_| is_ipv4) else { return Ok(()) };
+    let source = packet.header.source();
+    let is_inside = tables.internal.iter().any(|prefix| prefix.contains(source.into()))
+        || tables.pods.contains_key(&PodKey { pod_ip: source })
+        || (hook == Hook::External && tables.eips.contains_key(&EipKey { eip: source }));
+    let is_from_pod = tables.pods.get(&PodKey { pod_ip: source }).is_some_and(|pod| pod.vtep == [0; 4]);
+    let is_from_host = hook == Hook::RouterPortEgress && verdict == ToEip && !is_from_pod;
+    let is_report = is_from_host && packet.quoted().is_some();
+    let is_from_outside = hook == Hook::External || verdict == FromGateway || (is_from_host && !is_report);
+    let is_taken = matches!(verdict.class(), Class::Forward | Class::Answer) || verdict == PassNicIp;
+    ensure!(!(is_from_outside && is_taken && is_inside), "{source:?} is inside");
+    ensure!(verdict != DropInsideSource || is_inside, "{source:?} is not inside");
+    if hook == Hook::UnderlayEgress && tables.arrived_on == POD_PORT {
+        let to_node = tables.vteps.contains_key(&VtepKey { vtep: packet.header.destination() });
+        let to_tunnel = packet.udp_port() == Some(tables.config.geneve_port) && to_node;
+        ensure!(
+            (verdict == DropForgedTunnel) == to_tunnel,
+            "a pod sends to the port of a tunnel: {to_tunnel}"
+        );
+    }
+    let goes_out = matches!(verdict, ToExternal | ToNicIp);
+    ensure!(!goes_out || tables.config.external_ifindex != 0, "there is no external side");
+    ensure!(
+        !(hook == Hook::RouterPortEgress && verdict == PassNotPod && is_inside),
+        "{source:?} leaves as it is"
+    );
     Ok(())
 }
 

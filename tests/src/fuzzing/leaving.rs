@@ -37,6 +37,10 @@ pub(super) fn check(
     if matches!(verdict.class(), Class::Pass | Class::Drop) || verdict == Verdict::Fragmented {
         return Ok(());
     }
+    if verdict == Verdict::ArpReply && hook == Hook::External && exit.action == Action::Inject {
+        ensure!(before == after, "the kernel is told of another request");
+        return Ok(());
+    }
     if verdict == Verdict::ArpReply {
         ensure!(
             after.len() == before.len() && after[12..22] == [8, 6, 0, 1, 8, 0, 6, 4, 0, 2],
@@ -61,8 +65,8 @@ pub(super) fn check(
 }
 
 /// Whether a frame is a copy of a packet that is to become a fragment of it.
-fn is_copy(frame: &[u8]) -> bool {
-    frame[6..11] == Mac::FRAGMENT.0[..5]
+pub(super) fn is_copy(frame: &[u8]) -> bool {
+    frame.get(6..11) == Some(&Mac::FRAGMENT.0[..5])
 }
 
 /// The headers of our tunnel.

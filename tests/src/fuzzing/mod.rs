@@ -13,10 +13,13 @@ mod translation;
 use std::sync::LazyLock;
 
 use arbitrary::Unstructured;
-use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
+use gateway_common::tables::{CONFIG_XDP_TO_EXTERNAL, Limited};
 use gateway_ebpf::datapath::Hook;
 
-use crate::fixture::{Tables, gateway, silenced_gateway, unresolved_gateway, worker1};
+use crate::fixture::{
+    Tables, gateway, gateway_without_external_side, spent_gateway, standby_gateway, unresolved_gateway,
+    worker1,
+};
 
 /// All bytes of a frame as hexadecimal digits.
 pub fn hex(frame: &[u8]) -> String {
@@ -27,7 +30,7 @@ pub fn hex(frame: &[u8]) -> String {
 pub const HOOKS: [Hook; 4] = [Hook::External, Hook::Underlay, Hook::UnderlayEgress, Hook::RouterPortEgress];
 
 /// The tables that frames meet, each with a name for messages.
-pub static TABLES: LazyLock<[(&str, Tables); 5]> = LazyLock::new(|| {
+pub static TABLES: LazyLock<[(&str, Tables); 10]> = LazyLock::new(|| {
     let mut twin = gateway();
     twin.config.flags &= !CONFIG_XDP_TO_EXTERNAL;
     [
@@ -35,7 +38,12 @@ pub static TABLES: LazyLock<[(&str, Tables); 5]> = LazyLock::new(|| {
         ("worker1", worker1()),
         ("unresolved gateway", unresolved_gateway()),
         ("gateway whose external NIC takes no frames from XDP", twin),
-        ("gateway that has sent enough ICMP errors", silenced_gateway()),
+        ("gateway whose budgets are spent", spent_gateway()),
+        ("unresolved gateway whose budgets are spent", unresolved_gateway().spent(&Limited::ALL)),
+        ("gateway without its external side", gateway_without_external_side()),
+        ("standby gateway", standby_gateway()),
+        ("gateway, frames of a pod", gateway().from_a_pod()),
+        ("worker1, frames of a pod", worker1().from_a_pod()),
     ]
 });
 

@@ -93,6 +93,12 @@ impl<'a> Packet<'a> {
             && self.payload.get(12).is_some_and(|offset| usize::from(offset >> 4) * 4 > self.payload.len())
     }
 
+    /// The destination port of UDP, network-order bytes; `None` where there is none to see.
+    pub fn udp_port(&self) -> Option<[u8; 2]> {
+        let is_udp = self.header.protocol() == IpNumber::UDP && self.header.fragments_offset().value() == 0;
+        self.payload.get(2..4).filter(|_| is_udp)?.try_into().ok()
+    }
+
     /// Source and destination that an ICMP error quotes; `None` for anything else.
     pub fn quoted(&self) -> Option<([u8; 4], [u8; 4])> {
         let is_error = self.header.protocol() == IpNumber::ICMP

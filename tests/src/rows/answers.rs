@@ -2,20 +2,22 @@
 
 use etherparse::EtherType;
 use gateway_common::addr::Mac;
+use gateway_common::tables::Limited;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::arp;
 use gateway_ebpf::datapath::{Exit, Hook};
 
-use super::Row;
 use super::external::from_client;
-use crate::fixture::{CLIENT, CLIENT_MAC, EIP0, EIP1, NIC_IP, NIC_MAC, gateway};
+use super::{Row, inject};
+use crate::engines::Kind;
+use crate::fixture::{CLIENT, CLIENT_MAC, EIP0, EIP1, NIC_IP, NIC_MAC, ROUTER_PORT, gateway};
 use crate::packet::{frame, ip, ipv4_frame};
 
 const HOOK: Hook = Hook::External;
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    [arp_rows(), nic_ip_rows()].concat()
+    [arp_rows(), conflict_rows(), moved_rows(), nic_ip_rows()].concat()
 }
 
 fn arp_frame(operation: u16, sender: (Mac, [u8; 4]), target: (Mac, [u8; 4]), to: Mac) -> Vec<u8> {
@@ -25,9 +27,10 @@ fn arp_frame(operation: u16, sender: (Mac, [u8; 4]), target: (Mac, [u8; 4]), to:
     frame(sender.0, to, EtherType::ARP, &body)
 }
 
+const NOBODY: Mac = Mac([0; 6]);
+
 fn arp_rows() -> Vec<Row> {
-    let nobody = Mac([0; 6]);
-    let ask = |sender_ip, ip| arp_frame(arp::REQUEST, (CLIENT_MAC, sender_ip), (nobody, ip), Mac::BROADCAST);
+    let ask = |sender_ip, ip| arp_frame(arp::REQUEST, (CLIENT_MAC, sender_ip), (NOBODY, ip), Mac::BROADCAST);
     let answer = |sender_ip, ip| arp_frame(arp::REPLY, (NIC_MAC, ip), (CLIENT_MAC, sender_ip), CLIENT_MAC);
     let reply = (Verdict::ArpReply, Exit::REFLECT);
     let change = |name, sender_ip, ip| {
@@ -40,9 +43,71 @@ fn arp_rows() -> Vec<Row> {
         change("who has nic-ip: the router port's MAC", CLIENT, NIC_IP),
         change("a probe for an EIP (RFC 5227) is defended", [0; 4], EIP1),
         pass("who has another address: not ours", ask(CLIENT, [192, 168, 100, 77])),
-        pass("an announcement of an EIP is not answered", ask(EIP1, EIP1)),
-        pass("an ARP reply is the kernel's", answer(CLIENT, EIP1)),
+        change("a host that is no neighbor yet asks for an EIP", [192, 168, 100, 7], EIP1),
+        Row::change(
+            "a host checks that the router port is still there (RFC 1122 section 2.3.2.1)",
+            HOOK,
+            gateway(),
+            (arp_frame(arp::REQUEST, (CLIENT_MAC, CLIENT), (NIC_MAC, EIP1), NIC_MAC), answer(CLIENT, EIP1)),
+            reply,
+        ),
+        Row::pass(
+            "who has an EIP, asked of another station: not ours",
+            HOOK,
+            gateway(),
+            arp_frame(arp::REQUEST, (CLIENT_MAC, CLIENT), (NOBODY, EIP1), Mac([2, 0, 0, 0, 9, 9])),
+            Verdict::PassNotForUs,
+        ),
+        pass(
+            "an ARP reply is the kernel's",
+            arp_frame(arp::REPLY, (CLIENT_MAC, CLIENT), (NIC_MAC, NIC_IP), NIC_MAC),
+        ),
         pass("ARP cut short is the kernel's", ask(CLIENT, EIP1)[..40].to_vec()),
+    ]
+}
+
+/// Another station in the name of an EIP or nic-ip: the agent has to hear of it, whatever is asked.
+fn conflict_rows() -> Vec<Row> {
+    let other = Mac([2, 0, 0, 0, 6, 6]);
+    let said = |operation, sender: (Mac, [u8; 4]), target| {
+        arp_frame(operation, sender, (NOBODY, target), Mac::BROADCAST)
+    };
+    let conflict = |name, frame| Row::pass(name, HOOK, gateway(), frame, Verdict::PassArpConflict);
+    let ours = |name, frame| Row::pass(name, HOOK, gateway(), frame, Verdict::PassNotIpv4);
+    vec![
+        conflict("another station announces an EIP", said(arp::REQUEST, (other, EIP1), EIP1)),
+        conflict("another station announces an EIP by a reply", said(arp::REPLY, (other, EIP1), EIP1)),
+        conflict("another station announces nic-ip", said(arp::REQUEST, (other, NIC_IP), NIC_IP)),
+        conflict("an EIP asks for a host", said(arp::REQUEST, (other, EIP1), CLIENT)),
+        conflict("an EIP asks for another EIP", said(arp::REQUEST, (other, EIP1), EIP0)),
+        conflict("an EIP asks for nic-ip", said(arp::REQUEST, (other, EIP1), NIC_IP)),
+        ours("our own announcement comes back", said(arp::REQUEST, (NIC_MAC, EIP1), EIP1)),
+    ]
+}
+
+/// A host with another MAC than the kernel knows is answered, and the kernel hears of it (RFC 826): TC does both, by a copy.
+fn moved_rows() -> Vec<Row> {
+    let moved = Mac([2, 0, 0, 0, 1, 9]);
+    let ask = |ip| arp_frame(arp::REQUEST, (moved, CLIENT), (NOBODY, ip), Mac::BROADCAST);
+    let to_kernel = |name, ip| {
+        let frames = (ask(ip), ask(ip));
+        Row::change(name, HOOK, gateway(), frames, (Verdict::ArpReply, inject(ROUTER_PORT))).only(Kind::Tc)
+    };
+    let reply = arp_frame(arp::REPLY, (NIC_MAC, EIP1), (moved, CLIENT), moved);
+    let twin =
+        Row::pass("a host has another MAC: left to TC", HOOK, gateway(), ask(EIP1), Verdict::PassToTwin);
+    vec![
+        twin.only(Kind::Xdp),
+        to_kernel("a host has another MAC: it is answered, and the kernel hears of it", EIP1),
+        to_kernel("a host has another MAC and asks for nic-ip", NIC_IP),
+        Row::change(
+            "a host has another MAC each time: it is only answered",
+            HOOK,
+            gateway().spent(&[Limited::NextHops]),
+            (ask(EIP1), reply),
+            (Verdict::ArpReply, Exit::REFLECT),
+        )
+        .only(Kind::Tc),
     ]
 }
 

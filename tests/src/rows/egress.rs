@@ -85,11 +85,15 @@ fn router_port_rows() -> Vec<Row> {
         (Verdict::ToExternal, Exit::PASS),
     );
     let pass = |name, frame, verdict| Row::pass(name, ROUTER, gateway(), frame, verdict);
+    let stays =
+        |name, source| Row::drop(name, ROUTER, gateway(), out(&build(source)), Verdict::DropInsideSource);
     vec![
         leaves.counts_out(SLOT0, 14 + build(POD0).len()),
         pass("the router port itself", out(&ip(NIC_IP, CLIENT).echo_request(b"x")), Verdict::PassNotPod),
         pass("translated on its way here already", out(&build(EIP1)), Verdict::PassNotPod),
-        pass("a pod of another node", out(&build(POD1)), Verdict::PassNotPod),
+        stays("a pod of another node", POD1),
+        stays("a pod without EIP that nobody has masqueraded", [10, 244, 0, 11]),
+        stays("a node", WORKER1),
         pass("who has the client: asked outside", ask(NIC_IP, CLIENT), Verdict::PassNotIpv4),
         pass("our own gratuitous ARP goes out", ask(EIP1, EIP1), Verdict::PassNotIpv4),
         Row::change(

@@ -72,7 +72,13 @@ fn whole(names: [&'static str; 2], hook: Hook, tables: &Tables, frame: &[u8], co
 }
 
 /// A whole packet of which TC has `count` copies come by again, as they are `then`.
-fn copied(name: &'static str, hook: Hook, tables: &Tables, (frame, then): (&[u8], &[u8]), count: u8) -> Row {
+pub(super) fn copied(
+    name: &'static str,
+    hook: Hook,
+    tables: &Tables,
+    (frame, then): (&[u8], &[u8]),
+    count: u8,
+) -> Row {
     let whole = Row::drop(name, hook, tables.clone(), frame.to_vec(), Verdict::Fragmented);
     // What leaves is itself the last one.
     let exit = if hook == Hook::RouterPortEgress { Exit::REFLECT } else { whole.exit };

@@ -17,6 +17,7 @@ mod path;
 pub mod protocols;
 pub mod quotes;
 pub mod sending;
+pub mod trust;
 pub mod underlay;
 
 use std::collections::BTreeMap;
@@ -188,6 +189,7 @@ pub fn all() -> Vec<Row> {
         protocols::rows(),
         fragments::rows(),
         sending::rows(),
+        trust::rows(),
         options::rows(),
         padding::rows(),
     ]

@@ -9,7 +9,7 @@ use aya::maps::{Array, Map, MapData, MapInfo};
 use aya_obj::generated::bpf_devmap_val;
 use gateway_common::ABI_VERSION;
 use gateway_common::tables::{
-    Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, ErrorBudget,
+    BUDGET_ROWS, Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey,
     Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
     PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
 };
@@ -105,7 +105,7 @@ fn shapes(cpus: u32) -> [(&'static str, Shape); 13] {
         (name::CONFIG, shape::<u32, Config>(1)),
         (name::EIP_COUNTERS, shape::<u32, EipCounter>(counter_row(MAX_EIPS, cpus, 0))),
         (name::VERDICTS, shape::<u32, VerdictCounter>(VERDICT_ROWS)),
-        (name::ERRORS, shape::<u32, ErrorBudget>(1)),
+        (name::BUDGETS, shape::<u32, Budget>(BUDGET_ROWS)),
         (name::TX_PORTS, shape::<u32, bpf_devmap_val>(MAX_TX_PORTS)),
     ]
 }

@@ -66,6 +66,7 @@ fn a_worker_holds_its_own_pods_and_the_way_to_the_gateway() {
             nic_mac: [0x16, 0x52, 0xf3, 0x13, 0x6a, 0x25],
             geneve_port: 6081_u16.to_be_bytes(),
             errors_per_second: 1_000,
+            slow_path_per_second: 10_000,
             ..tables::Config::default()
         },
         pods: BTreeMap::from([(POD1, PodRow { eip: EIP, vtep: None, gateway: Some(GW1) })]),

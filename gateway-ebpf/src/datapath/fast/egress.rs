@@ -3,7 +3,7 @@
 use gateway_common::tables::{CONFIG_ALL_PODS_DIRECT, Config, DirectPod};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::INNER_IP;
-use gateway_common::wire::{eth, ipv4};
+use gateway_common::wire::{eth, ipv4, l4};
 
 use super::outer::{self, Inner, Tunnel};
 use super::packet::{HEADERS, Headers, Ordinary, SOURCE};
@@ -26,10 +26,15 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
     if !is_plain(headers, len) {
         return None;
     }
+    let [_ttl, protocol] = headers.word::<{ IP + ipv4::TTL }>().to_ne_bytes();
+    // It may be to a node's tunnel port, where not everybody may send.
+    let port = headers.word::<{ IP + ipv4::HEADER_LEN + l4::DESTINATION_PORT }>();
+    if protocol == ipv4::UDP && port == u16::from_ne_bytes(config.geneve_port) {
+        return None;
+    }
     let source = headers.wide::<SOURCE>();
     let Some(row) = pod(env, config, source) else {
         // An ICMP error of this node may be about a packet to a pod.
-        let [_ttl, protocol] = headers.word::<{ IP + ipv4::TTL }>().to_ne_bytes();
         let is_foreign = config.flags & CONFIG_ALL_PODS_DIRECT != 0 && protocol != ipv4::ICMP;
         return if is_foreign { ended(env, Outcome::pass(Verdict::PassNotPod), packets, len) } else { None };
     };

@@ -10,8 +10,8 @@ use gateway_common::wire::geneve::INNER_IP;
 use super::outer::{self, Inner, Tunnel};
 use super::packet::{Field, HEADERS, Headers, Ordinary, unpadded, whole};
 use super::window::{View, Window};
-use super::{eip, ended, pieces};
-use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, Room};
+use super::{eip, ended, is_eip, pieces};
+use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, Room, inside};
 
 #[inline(always)]
 pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Option<Outcome> {
@@ -30,6 +30,8 @@ pub(super) fn run<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> 
         || u32::from(packet.total_len) > config.tunnel_mtu
         || packet.source.to_ne_bytes() == config.nic_ip
         || packet.is_martian(config)
+        || inside::may_be(config, packet.source)
+        || is_eip(env, config, packet.source)
     {
         return None;
     }

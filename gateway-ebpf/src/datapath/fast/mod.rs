@@ -14,9 +14,9 @@ mod packet;
 mod tunnel;
 mod window;
 
-use gateway_common::tables::{Config, DirectEip, DirectPod, direct_row};
+use gateway_common::tables::{CONFIG_ALL_EIPS_DIRECT, Config, DirectEip, DirectPod, direct_row};
 
-use super::{Env, Frame, Hook, Outcome};
+use super::{Env, Frame, Hook, Outcome, on_external_link};
 
 /// The packet's end, already counted; `None` where the fast path is not for it.
 #[inline(always)]
@@ -47,6 +47,14 @@ const fn pieces(in_pieces: bool, flag: u32) -> u32 {
 fn eip<'a, E: Env>(env: &'a E, config: &Config, eip: u32) -> Option<&'a DirectEip> {
     let eip = eip.to_ne_bytes();
     env.direct_eip(direct_row(eip, config.direct_mask)).filter(|row| row.eip == eip)
+}
+
+/// Whether an address, in memory order, is an EIP. All of them are in the external subnet.
+#[inline(always)]
+fn is_eip<E: Env>(env: &E, config: &Config, addr: u32) -> bool {
+    on_external_link(config, addr.to_ne_bytes())
+        && (eip(env, config, addr).is_some()
+            || config.flags & CONFIG_ALL_EIPS_DIRECT == 0 && env.eip(addr.to_ne_bytes()).is_some())
 }
 
 /// The row of an EIP pod, if the fast path has one.

@@ -3,8 +3,7 @@
 use gateway_common::csum::Native;
 use gateway_common::ecn;
 use gateway_common::tables::{
-    CONFIG_ALL_EIPS_DIRECT, CONFIG_ALL_PODS_DIRECT, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_TO_EXTERNAL,
-    Config, DirectNeighbor, direct_row,
+    CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_TO_EXTERNAL, Config, DirectNeighbor, direct_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::geneve::OVERHEAD;
@@ -12,8 +11,8 @@ use gateway_common::wire::{eth, ipv4, l4};
 
 use super::packet::{Field, HEADERS, Headers, Ordinary, header_sums_up, unpadded, whole};
 use super::window::{View, Window};
-use super::{eip, ended, pieces, pod};
-use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, on_external_link};
+use super::{ended, is_eip, pieces, pod};
+use crate::datapath::{Action, Direction, Env, Exit, Frame, Outcome, inside, on_external_link};
 
 /// A tunnelled frame's headers: outer Ethernet, IPv4, UDP, Geneve, and the headers of the frame inside.
 const TUNNELLED: usize = OVERHEAD + HEADERS;
@@ -128,9 +127,7 @@ fn to_external<F: Frame, E: Env>(
     (address, slot): (u32, u32),
 ) -> Option<Outcome> {
     let destination = inner.destination.to_ne_bytes();
-    let is_eip = eip(env, config, inner.destination).is_some()
-        || config.flags & CONFIG_ALL_EIPS_DIRECT == 0 && env.eip(destination).is_some();
-    if is_eip
+    if is_eip(env, config, inner.destination)
         || inner.ttl <= 1
         || destination == config.nic_ip
         || u32::from(inner.total_len) > config.external_mtu
@@ -167,10 +164,8 @@ fn to_pod<F: Frame, E: Env>(
     inner: Ordinary,
     from: u32,
 ) -> Option<Outcome> {
-    let is_from_pod =
-        config.flags & CONFIG_ALL_PODS_DIRECT == 0 && env.pod(inner.source.to_ne_bytes()).is_some();
     let row = pod(env, config, inner.destination)?;
-    if is_from_pod || row.vtep != [0; 4] || u32::from_ne_bytes(row.gateway) != from {
+    if inside::may_be(config, inner.source) || row.vtep != [0; 4] || u32::from_ne_bytes(row.gateway) != from {
         return None;
     }
     let headers: Tunnelled<'_> = View(frame.view()?);
