@@ -9,8 +9,8 @@ use gateway_common::{ABI_VERSION, tables};
 
 use crate::{annotation, config, http, status};
 
-const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 4");
-const _: () = assert!(ABI_VERSION == 4, "say the new ABI in VERSION");
+const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), ", tables ABI 5");
+const _: () = assert!(ABI_VERSION == 5, "say the new ABI in VERSION");
 
 const EXAMPLES: &str = "\
 Examples:

@@ -128,7 +128,16 @@ fn check(kind: Kind) {
 fn reachable(kind: Kind) -> impl Iterator<Item = Verdict> {
     use Verdict::*;
     let never: &[Verdict] = match kind {
-        Kind::Xdp => &[DropNoRoom, ToNicIp, PassNotPod, PassInternal, ToGateway, Fragmented],
+        Kind::Xdp => &[
+            DropNoRoom,
+            ToNicIp,
+            PassNotPod,
+            PassInternal,
+            ToGateway,
+            Fragmented,
+            DropForgedTunnel,
+            DropSlowPathLimit,
+        ],
         Kind::Tc => &[DropNoRoom, PassUnresolved, PassToTwin],
     };
     Verdict::ALL.iter().copied().filter(|verdict| !never.contains(verdict))
