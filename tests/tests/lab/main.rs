@@ -20,4 +20,5 @@ use gateway_tests::{capture, scene};
 mod several;
 mod streams;
 mod transfer;
+mod trust;
 mod xdpdump;
