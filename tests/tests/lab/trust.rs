@@ -56,7 +56,14 @@ fn a_pod_reports_on_nobody() -> Result<()> {
     let lab = scene("u2-", 1500)?;
     reaches(&lab, "client", EIP1, 1)?;
     let unreachable = Icmpv4Type::DestinationUnreachable(DestUnreachableHeader::Host);
-    let quote = ip(CLIENT, POD1).udp(7, 9, b"forged");
+    // As most nodes have one: the pod's packet has somewhere to go.
+    lab.read("worker1", &["ip", "route", "add", "default", "via", "172.18.0.22"])?;
+    // About a flow that the node's conntrack knows: kube-proxy drops errors about others.
+    lab.read(
+        "client",
+        &["bash", "-c", "echo hello | socat -u - UDP-SENDTO:192.168.100.101:4243,sourceport=4242"],
+    )?;
+    let quote = ip(CLIENT, POD1).udp(4_242, 4_243, b"forged");
     let report = ip([10, 244, 1, 11], CLIENT).icmp(unreachable, &quote[..28]);
     let (from, to) = (mac(&lab, "pod1b", "eth0")?, mac(&lab, "worker1", "cni0")?);
     let outside = Capture::start(&lab, "client", "eth0")?;
