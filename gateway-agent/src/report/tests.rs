@@ -104,7 +104,7 @@ fn what_is_missing_is_written_once() {
 #[test]
 fn a_state_says_what_is_written() {
     type Change = fn(&mut State);
-    let cases: [(&str, Change, &[&str]); 12] = [
+    let cases: [(&str, Change, &[&str]); 13] = [
         ("another node owns", |s| s.desired.gateways.owner = Some("gw2".to_owned()), &[]),
         ("not programmed yet", |s| s.programmed.clear(), &[]),
         (
@@ -130,6 +130,16 @@ fn a_state_says_what_is_written() {
                 release(s, EIP);
             },
             &["-routed+label web"],
+        ),
+        (
+            "it waits for an address, and keeps its EIP",
+            |s| {
+                pod(s, "web").bound_label = true;
+                pod(s, "web").routed = true;
+                release(s, EIP);
+                s.desired.waiting.insert(name("web"));
+            },
+            &[],
         ),
         (
             "routed of somebody else",
