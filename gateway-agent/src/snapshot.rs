@@ -92,7 +92,7 @@ pub enum Configured {
     /// No source has shown it yet: nothing is changed and nothing withdrawn.
     #[default]
     Unknown,
-    /// `enable-external-gw` is not `"true"`, or the ConfigMap was deleted: everything is withdrawn.
+    /// `enable-external-gw` is `"false"`, or the ConfigMap is gone for good: everything is withdrawn.
     Disabled,
     /// The last good configuration.
     Enabled(GatewayConfig),
