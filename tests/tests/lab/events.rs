@@ -170,13 +170,15 @@ fn a_config_map_that_is_deleted_and_made_again_disturbs_nothing() -> Result<()> 
         lab.write_manifest(&file, &good)?;
         sleep(Duration::from_millis(300));
     }
+    pinging.none_lost()?;
+    says(&lab, &["ovn-external-gw-config", "deleted", "create it again"])?;
     // Made empty first and filled later, as some tools do.
-    let (head, _) = good.split_once("data:").ok_or_else(|| anyhow::anyhow!("data: {good}"))?;
+    let pinging = Pinging::start(&lab, "client", EIP1)?;
+    let (head, _) = good.split_once("\ndata:").ok_or_else(|| anyhow::anyhow!("data: {good}"))?;
     lab.write_manifest(&file, head)?;
     says(&lab, &["data[enable-external-gw]", "missing"])?;
     lab.write_manifest(&file, &good)?;
     sleep(Duration::from_millis(300));
-    says(&lab, &["ovn-external-gw-config", "deleted", "create it again"])?;
 
     // For good: all goes on for as long as was said, and no longer.
     std::fs::remove_file(&path)?;
