@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::PodSpec;
+use gateway_lab::manifest;
 use gateway_lab::plan::{NODES, PODS, SERVICE, SERVICE_TARGET_PORT};
 use gateway_tests::scene::{
     EIP0, EIP1, EIP2, Pinging, does_not_reach, eip_packets, eips, eventually, holds, metric, reaches, show,
@@ -197,5 +198,20 @@ fn a_readiness_flap_hands_an_eip_to_nobody() -> Result<()> {
     scene.cluster.delete_now(&pod1a)?;
     holds(&scene.lab, "worker2", &[EIP1])?;
     scene.works(EIP1)?;
+    scene.agents_live()
+}
+
+/// `kubectl replace --force` and GitOps tools delete what they make anew.
+#[test]
+fn a_config_map_that_is_replaced_by_force_disturbs_nothing() -> Result<()> {
+    let scene = Scene::new("bg-")?;
+    scene.annotate("pod1a", Some(EIP1))?;
+    scene.works(EIP1)?;
+    let pinging = Pinging::start(&scene.lab, "client", EIP1)?;
+    scene.cluster.delete(&["configmap", "ovn-external-gw-config", "-n", "kube-system"])?;
+    scene.event("ovn-external-gw-config", "ConfigWarning", &["deleted", "create it again"])?;
+    scene.cluster.apply(&manifest::config_map())?;
+    std::thread::sleep(NOTHING_HAPPENS);
+    pinging.none_lost()?;
     scene.agents_live()
 }
