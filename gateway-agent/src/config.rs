@@ -76,9 +76,9 @@ pub struct Parsed {
 
 /// Reads the `data` of the ConfigMap; `object` names it in problems, for example `configmap kube-system/x`.
 ///
-/// `enable-external-gw` `"false"` switches the gateway off, and then nothing else is looked at. Any other value, and
-/// none, is a problem rather than "off": neither a slip of the pen nor a ConfigMap that is being filled must withdraw
-/// every EIP.
+/// `enable-external-gw` `"false"` switches the gateway off, and then nothing else is looked at. Any
+/// other value, and none, is a problem rather than "off": neither a slip of the pen nor a ConfigMap
+/// that is being filled must withdraw every EIP.
 ///
 /// # Errors
 /// Every problem that was found, warnings included. Nothing of a configuration with a problem is to be used.

@@ -1,8 +1,9 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1.
 //!
-//! Two sockets: one on loopback, which the kubelet's probes use, and one on an address of the node, by default its
-//! InternalIP. Whatever is done to the one, the other answers. Nothing is served to the external network. Bounded: so
-//! many connections at a time, one request each, with time limits. The data path does not depend on it.
+//! Two sockets: one on loopback, which the kubelet's probes use, and one on an address of the node,
+//! by default its InternalIP. Whatever is done to the one, the other answers. Nothing is served to
+//! the external network. Bounded: so many connections at a time, one request each, with time
+//! limits. The data path does not depend on it.
 
 mod open;
 mod place;
@@ -110,8 +111,8 @@ pub struct Served {
     pub place: watch::Receiver<Place>,
 }
 
-/// Serves on loopback and on `address` for ever. An unspecified address stands for the node's InternalIP. What cannot be
-/// had is tried again and again.
+/// Serves on loopback and on `address` for ever. An unspecified address stands for the node's
+/// InternalIP. What cannot be had is tried again and again.
 pub async fn run(address: SocketAddr, served: Arc<Served>) {
     let loopback = match address.ip() {
         ip if ip.is_loopback() => address,
@@ -145,7 +146,8 @@ async fn follow(address: SocketAddr, served: &Arc<Served>) {
     }
 }
 
-/// Listens on `address` and serves for ever; an address that cannot be had is tried again and again.
+/// Listens on `address` and serves for ever; an address that cannot be had is tried again and
+/// again.
 async fn listen(address: SocketAddr, per_peer: usize, served: &Arc<Served>) {
     let mut told = false;
     loop {

@@ -92,7 +92,8 @@ pub enum Configured {
     /// No source has shown it yet: nothing is changed and nothing withdrawn.
     #[default]
     Unknown,
-    /// `enable-external-gw` is `"false"`, or the ConfigMap is gone for good: everything is withdrawn.
+    /// `enable-external-gw` is `"false"`, or the ConfigMap is gone for good: everything is
+    /// withdrawn.
     Disabled,
     /// The last good configuration.
     Enabled(GatewayConfig),
@@ -158,9 +159,11 @@ pub struct Pod {
     pub launcher: Option<Launcher>,
 }
 
-/// The workload a pod belongs to, in the pod's namespace: pods of one owner hand an EIP on among themselves.
+/// The workload a pod belongs to, in the pod's namespace: pods of one owner hand an EIP on among
+/// themselves.
 ///
-/// Whoever creates pods in a namespace can write any owner there, so it says nothing across namespaces.
+/// Whoever creates pods in a namespace can write any owner there, so it says nothing across
+/// namespaces.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Owner {
     /// Its kind: `Deployment`, `StatefulSet`, …

@@ -1,9 +1,10 @@
 //! Which pod has which EIP: from all pods and VMs that ask, the one that is served.
 //!
-//! Every agent decides by itself, so what all of them see comes first: the label that the owning gateway writes on the
-//! pod it serves, and that the admission policies let nobody else write. An agent that lost its memory, or was away and
-//! remembers what is no longer so, then agrees with the others. Its own memory decides where the label says nothing, or
-//! the same of both, such as before the owner has written. `routed`, which any user may write, decides nothing.
+//! Every agent decides by itself, so what all of them see comes first: the label that the owning
+//! gateway writes on the pod it serves, and that the admission policies let nobody else write. An
+//! agent that lost its memory, or was away and remembers what is no longer so, then agrees with the
+//! others. Its own memory decides where the label says nothing, or the same of both, such as before
+//! the owner has written. `routed`, which any user may write, decides nothing.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,8 @@ pub struct Claims {
     pub idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// The VMs among those, and those for which an EIP is kept while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
-    /// Pods that have an EIP and wait for an address or their node: it is kept for them, and nobody is served.
+    /// Pods that have an EIP and wait for an address or their node: it is kept for them, and nobody
+    /// is served.
     pub waiting: BTreeSet<ObjectName>,
     /// Every refusal, conflict and wait that has a cause.
     pub problems: Vec<Problem>,
@@ -147,8 +149,8 @@ impl<'a> Round<'a> {
         claimants
     }
 
-    /// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that comes by itself. One
-    /// that had its EIP keeps it from strangers while it waits.
+    /// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that
+    /// comes by itself. One that had its EIP keeps it from strangers while it waits.
     fn pod(
         &self,
         name: &'a ObjectName,

@@ -33,7 +33,8 @@ pub struct Desired {
     pub bound: bool,
     /// The VMs among them, and those for which an EIP is reserved while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
-    /// Pods that have an EIP and wait for an address or their node: nobody serves it, and no stranger gets it.
+    /// Pods that have an EIP and wait for an address or their node: nobody serves it, and no
+    /// stranger gets it.
     pub waiting: BTreeSet<ObjectName>,
     /// The gateway nodes.
     pub gateways: Gateways,

@@ -1,7 +1,8 @@
 //! Who of several that ask for one EIP has it.
 //!
-//! Who has it keeps it while it exists, ready or not. It hands it on to its kin alone: what one workload made, or one
-//! VM. So a pod that fails a probe, or is drained, loses its address to its own successor and never to a stranger.
+//! Who has it keeps it while it exists, ready or not. It hands it on to its kin alone: what one
+//! workload made, or one VM. So a pod that fails a probe, or is drained, loses its address to its
+//! own successor and never to a stranger.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -14,14 +15,15 @@ use crate::snapshot::{ObjectName, Owner};
 pub(super) enum Family<'a> {
     /// A pod of its own.
     Pod(&'a ObjectName),
-    /// The pods of one owner in a namespace: an owner is what a pod's author wrote, so it says nothing in another one.
+    /// The pods of one owner in a namespace: an owner is what a pod's author wrote, so it says
+    /// nothing in another one.
     Owner(&'a str, &'a Owner),
     /// The instances of a VM, one after the other.
     Vm(ObjectName),
 }
 
-/// The order within a family, smallest first: a pod that cannot be served, that ends, that is not ready yields; then
-/// who is served stays, and only among newcomers does age decide.
+/// The order within a family, smallest first: a pod that cannot be served, that ends, that is not
+/// ready yields; then who is served stays, and only among newcomers does age decide.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Rank<'a> {
     pub(super) waits: bool,
@@ -34,8 +36,9 @@ pub(super) struct Rank<'a> {
     pub(super) family: Family<'a>,
 }
 
-/// The order among families, smallest first: that of the member with the best claim. Whether that one is ready is its
-/// family's business; only where nobody has the EIP does one that does not end go before one that does.
+/// The order among families, smallest first: that of the member with the best claim. Whether that
+/// one is ready is its family's business; only where nobody has the EIP does one that does not end
+/// go before one that does.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 struct Standing {
     bound: Reverse<bool>,

@@ -53,7 +53,8 @@ pub struct Vm<'a> {
 /// All VMs of a snapshot.
 pub fn vms(snapshot: &Snapshot) -> Vec<Vm<'_>> {
     let mut vms = BTreeMap::<(ObjectName, &str), Vm<'_>>::new();
-    // A pod's author chooses the uid that its owner reference names: the namespace has to be the same too.
+    // A pod's author chooses the uid that its owner reference names: the namespace has to be the
+    // same too.
     let held = |name: &ObjectName, uid: &str| {
         snapshot.held.vms.iter().find(|(_, held)| held.uid == uid && held.vmi == *name)
     };

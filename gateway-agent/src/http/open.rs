@@ -8,8 +8,9 @@ use tokio::task::AbortHandle;
 /// Connections of a socket at a time.
 pub(super) const CONNECTIONS: usize = 16;
 
-/// Bounded without making anybody wait: for a new connection an old one ends, first of the same peer. A request takes
-/// milliseconds, so the oldest one is idle, and whoever holds many of them shuts out himself.
+/// Bounded without making anybody wait: for a new connection an old one ends, first of the same
+/// peer. A request takes milliseconds, so the oldest one is idle, and whoever holds many of them
+/// shuts out himself.
 #[derive(Debug)]
 pub(super) struct Open {
     per_peer: usize,

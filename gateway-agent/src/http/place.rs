@@ -15,7 +15,8 @@ pub struct Place {
     pub node: Option<Ipv4Addr>,
     /// The InternalIPs of all nodes.
     pub nodes: BTreeSet<Ipv4Addr>,
-    /// What is on the external network: its subnet, and those of the addresses of the external NIC and the router port.
+    /// What is on the external network: its subnet, and those of the addresses of the external NIC
+    /// and the router port.
     pub external: BTreeSet<Prefix>,
 }
 
@@ -38,8 +39,8 @@ impl Place {
         }
     }
 
-    /// Whether a connection is of the external network, by either end. A packet from there may be addressed to the
-    /// node's InternalIP. Where the nodes are on that network too, they may ask.
+    /// Whether a connection is of the external network, by either end. A packet from there may be
+    /// addressed to the node's InternalIP. Where the nodes are on that network too, they may ask.
     pub(super) fn is_external(&self, local: IpAddr, peer: IpAddr) -> bool {
         [local, peer].into_iter().any(|end| match end.to_canonical() {
             IpAddr::V4(end) => {

@@ -8,7 +8,8 @@ use tokio::sync::Mutex;
 
 use crate::metrics::{Exposition, ScrapeError};
 
-/// Reading takes this share of the time at most, one in so many: with many EIPs a scrape reads large tables.
+/// Reading takes this share of the time at most, one in so many: with many EIPs a scrape reads
+/// large tables.
 const SHARE: u32 = 10;
 /// What was read is good for this long at least.
 const SHORTEST: Duration = Duration::from_millis(100);
@@ -49,7 +50,8 @@ impl Scrapes {
     /// # Errors
     /// [`ScrapeError`].
     pub(super) async fn text(self: Arc<Self>) -> Result<Bytes, ScrapeError> {
-        // Who asked may hang up: the reading goes on, so that the next one waits for it and starts no other.
+        // Who asked may hang up: the reading goes on, so that the next one waits for it and starts
+        // no other.
         tokio::spawn(async move {
             let mut last = self.last.lock().await;
             let begin = Instant::now();

@@ -29,7 +29,8 @@ pub struct Inputs {
     pub problems: Vec<Problem>,
 }
 
-/// How long a ConfigMap may be away before that counts as its end: tools delete and create what they replace.
+/// How long a ConfigMap may be away before that counts as its end: tools delete and create what
+/// they replace.
 pub(super) const GRACE: Duration = Duration::from_secs(10);
 
 /// The last good configuration.
@@ -41,8 +42,9 @@ pub(super) struct LastGood {
 }
 
 impl LastGood {
-    /// Takes over what the ConfigMap, as `object` in problems, says at `now`: its `data`, or `None` when it is not there.
-    /// Returns the problems; a configuration that is refused leaves the last good one in force.
+    /// Takes over what the ConfigMap, as `object` in problems, says at `now`: its `data`, or `None`
+    /// when it is not there. Returns the problems; a configuration that is refused leaves the last
+    /// good one in force.
     pub(super) fn update(
         &mut self,
         object: &str,
@@ -65,7 +67,8 @@ impl LastGood {
         }
     }
 
-    /// A ConfigMap that was never seen may still come; one that was in force and is away is gone after [`GRACE`].
+    /// A ConfigMap that was never seen may still come; one that was in force and is away is gone
+    /// after [`GRACE`].
     fn missing(&mut self, object: &str, now: Instant) -> Option<Problem> {
         if !matches!(self.configured, Configured::Enabled(_)) {
             return None;
@@ -105,8 +108,8 @@ mod tests {
     use super::*;
     use crate::config::tests::example_data;
 
-    /// What the ConfigMap says, second by second, and what is in force: `?` not known, `+` enabled, `-` withdrawn. A star: with
-    /// a warning.
+    /// What the ConfigMap says, second by second, and what is in force: `?` not known, `+` enabled,
+    /// `-` withdrawn. A star: with a warning.
     #[test]
     fn a_configmap_that_is_away_is_gone_after_a_while() {
         for (case, says, expected) in [

@@ -1,4 +1,5 @@
-//! The label `eip-bound` decides which of two pods has an EIP: only the gateway sets it, on pods and on nothing else.
+//! The label `eip-bound` decides which of two pods has an EIP: only the gateway sets it, on pods
+//! and on nothing else.
 
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::{Options, PodSpec};
@@ -9,7 +10,8 @@ use crate::cluster::{ACCOUNTS, Deployed, NAMESPACE};
 const LABEL: &str = "ovn.kubernetes.io/eip-bound";
 const OTHER: &str = "eip.example.com/eip-bound";
 
-/// What a request of `user` (empty: an administrator) came to; `false` when a policy of ours denied it in so many words.
+/// What a request of `user` (empty: an administrator) came to; `false` when a policy of ours denied
+/// it in so many words.
 fn done(deployed: &Deployed, user: &str, words: &[&str]) -> Result<bool> {
     let user = (!user.is_empty()).then(|| format!("--as={user}"));
     let words = [words, &user.as_deref().into_iter().collect::<Vec<_>>()].concat();
@@ -130,7 +132,8 @@ fn only_the_gateway_sets_the_label_that_decides() -> Result<()> {
     Ok(())
 }
 
-/// A pod with the label is edited by its users and by controllers as ever; `routed` is everybody's to remove.
+/// A pod with the label is edited by its users and by controllers as ever; `routed` is everybody's
+/// to remove.
 fn usable(deployed: &Deployed) -> Result<()> {
     let routed = "ovn.kubernetes.io/routed";
     let gateway = format!("system:serviceaccount:{NAMESPACE}:{}", ACCOUNTS[0]);

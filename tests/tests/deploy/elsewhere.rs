@@ -1,5 +1,5 @@
-//! The base in another namespace, as kustomize puts it there: the policies know the agents there too, and the agents their
-//! ConfigMap.
+//! The base in another namespace, as kustomize puts it there: the policies know the agents there
+//! too, and the agents their ConfigMap.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! What RBAC cannot say: of a pod or node that may be patched, the agents change their own label and annotation only, and
-//! label only the nodes that the ConfigMap names.
+//! What RBAC cannot say: of a pod or node that may be patched, the agents change their own label
+//! and annotation only, and label only the nodes that the ConfigMap names.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use serde_json::json;
 
 use crate::cluster::{ACCOUNTS, Deployed, NAMESPACE};
 
-/// Patches an object as an account, `namespace:name`, on a node; `false` when a policy of ours denied it.
+/// Patches an object as an account, `namespace:name`, on a node; `false` when a policy of ours
+/// denied it.
 pub(crate) fn patched(
     deployed: &Deployed,
     account: &str,

@@ -151,7 +151,8 @@ fn an_eip_pod_talks_to_the_cluster_as_ever() -> Result<()> {
     })
 }
 
-/// A pod keeps its EIP while it exists: neither a probe that fails nor a drain gives it to a stranger who asks for it too.
+/// A pod keeps its EIP while it exists: neither a probe that fails nor a drain gives it to a
+/// stranger who asks for it too.
 #[test]
 fn a_readiness_flap_hands_an_eip_to_nobody() -> Result<()> {
     let scene = Scene::new("bf-")?;

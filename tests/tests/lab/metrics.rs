@@ -56,8 +56,8 @@ fn get_within(lab: &Lab, from: &str, url: &str, seconds: &str) -> Result<String>
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A host on the external network tries every address of the gateway: those of the router port and of the external NIC,
-/// and those inside, to which the gateway's kernel leads it.
+/// A host on the external network tries every address of the gateway: those of the router port and
+/// of the external NIC, and those inside, to which the gateway's kernel leads it.
 fn nothing_outside(lab: &Lab) -> Result<()> {
     lab.read("gw1", &["ip", "address", "add", "192.168.100.2/24", "dev", "enp8s0"])?;
     lab.read("gw1", &["ip", "address", "add", "198.51.100.2/24", "dev", "enp8s0"])?;
@@ -78,7 +78,8 @@ fn nothing_outside(lab: &Lab) -> Result<()> {
     lab.read("gw1", &["ip", "address", "flush", "dev", "enp8s0"]).map(drop)
 }
 
-/// The kubelet kills an agent that does not answer its probe: no pod of the cluster may bring that about.
+/// The kubelet kills an agent that does not answer its probe: no pod of the cluster may bring that
+/// about.
 #[test]
 fn idle_connections_fail_neither_probes_nor_scrapes() -> Result<()> {
     let lab = scene("mi-", 1500)?;

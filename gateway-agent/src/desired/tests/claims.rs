@@ -218,8 +218,8 @@ fn conflicts_are_told_apart_from_refusals() {
     assert_eq!(desired(&two()).problems[0].kind, Kind::Conflict);
 }
 
-/// The label is seen by all: it counts before what one agent remembers, and memory before age. `routed`, which anybody
-/// may write, counts nothing.
+/// The label is seen by all: it counts before what one agent remembers, and memory before age.
+/// `routed`, which anybody may write, counts nothing.
 #[test]
 fn agents_agree_whatever_they_remember() {
     let label = |pod: &mut Pod| pod.bound_label = true;

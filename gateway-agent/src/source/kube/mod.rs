@@ -155,7 +155,8 @@ impl KubeSource {
         (self.current.clone(), at)
     }
 
-    /// Takes the ConfigMap over and returns its problems; `None` while it is not known whether there is one.
+    /// Takes the ConfigMap over and returns its problems; `None` while it is not known whether
+    /// there is one.
     fn configure(&mut self, world: &World) -> Option<Vec<Problem>> {
         let name = &self.context.reader.config_map;
         let data = world.config_maps.kept()?.get(&name.0);

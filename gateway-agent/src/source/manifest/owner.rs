@@ -6,8 +6,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference}
 
 use crate::snapshot::Owner;
 
-/// What makes ReplicaSets, and the label of their pods whose value ends the ReplicaSet's name: so the name before it is
-/// known without reading ReplicaSets.
+/// What makes ReplicaSets, and the label of their pods whose value ends the ReplicaSet's name: so
+/// the name before it is known without reading ReplicaSets.
 const MAKERS: [(&str, &str); 2] =
     [("pod-template-hash", "Deployment"), ("rollouts-pod-template-hash", "Rollout")];
 
