@@ -58,6 +58,12 @@ fn pod<'a>(state: &'a mut State, pod: &str) -> &'a mut Pod {
     state.snapshot.pods.get_mut(&name(pod)).unwrap()
 }
 
+/// The pod shows that it is bound.
+fn mark(state: &mut State) {
+    let pod = pod(state, "web");
+    (pod.routed, pod.bound_label) = (true, true);
+}
+
 /// A short form of writes.
 fn said(writes: &[Write]) -> Vec<String> {
     let say = |write: &Write| match write {
@@ -113,20 +119,12 @@ fn a_state_says_what_is_written() {
             &[],
         ),
         ("not decided", |s| s.desired.state = Wanted::Keep, &[]),
-        (
-            "all is there",
-            |s| {
-                pod(s, "web").routed = true;
-                pod(s, "web").bound_label = true;
-            },
-            &[],
-        ),
+        ("all is there", mark, &[]),
         ("only the label", |s| pod(s, "web").bound_label = true, &["+routed web"]),
         (
             "released",
             |s| {
-                pod(s, "web").bound_label = true;
-                pod(s, "web").routed = true;
+                mark(s);
                 release(s, EIP);
             },
             &["-routed+label web"],
@@ -134,8 +132,7 @@ fn a_state_says_what_is_written() {
         (
             "it waits for an address, and keeps its EIP",
             |s| {
-                pod(s, "web").bound_label = true;
-                pod(s, "web").routed = true;
+                mark(s);
                 release(s, EIP);
                 s.desired.waiting.insert(name("web"));
             },

@@ -107,21 +107,7 @@ fn only_the_gateway_sets_the_label_that_decides() -> Result<()> {
     let added = done(&deployed, "", &["patch", "deployment", "deployment", "--patch", &patch])?;
     ensure!(!added, "the label is added to a template");
 
-    // A tenant makes an account of the gateway's name, which may do everything in his namespace.
-    cluster.kubectl(&["create", "serviceaccount", ACCOUNTS[0], "-n", "default"])?;
-    let subject = format!("--serviceaccount=default:{}", ACCOUNTS[0]);
-    cluster.kubectl(&[
-        "create",
-        "rolebinding",
-        "all",
-        "--clusterrole=cluster-admin",
-        &subject,
-        "-n",
-        "default",
-    ])?;
-    let forger = format!("system:serviceaccount:default:{}", ACCOUNTS[0]);
-    ensure!(!done(&deployed, &forger, &["label", "pod", "pod1a", &label("true")])?, "{forger} sets it");
-
+    no_account_of_a_tenant(&deployed)?;
     let gateway = format!("system:serviceaccount:{NAMESPACE}:{}", ACCOUNTS[0]);
     ensure!(done(&deployed, &gateway, &["label", "pod", "pod1a", &label("true")])?, "the gateway sets it");
     usable(&deployed)?;
@@ -151,5 +137,27 @@ fn usable(deployed: &Deployed) -> Result<()> {
     }
     let pod = deployed.cluster.get(&["pod", "pod1a"])?;
     ensure!(pod["metadata"]["labels"][LABEL] == "true" && pod["status"]["message"] == "seen", "{pod}");
+    Ok(())
+}
+
+/// A tenant makes an account of the gateway's name, which may do everything in his namespace.
+fn no_account_of_a_tenant(deployed: &Deployed) -> Result<()> {
+    let cluster = &deployed.cluster;
+    cluster.kubectl(&["create", "serviceaccount", ACCOUNTS[0], "-n", "default"])?;
+    let subject = format!("--serviceaccount=default:{}", ACCOUNTS[0]);
+    cluster.kubectl(&[
+        "create",
+        "rolebinding",
+        "all",
+        "--clusterrole=cluster-admin",
+        &subject,
+        "-n",
+        "default",
+    ])?;
+    let forger = format!("system:serviceaccount:default:{}", ACCOUNTS[0]);
+    ensure!(
+        !done(deployed, &forger, &["label", "pod", "pod1a", &format!("{LABEL}=true")])?,
+        "{forger} sets it"
+    );
     Ok(())
 }

@@ -56,6 +56,14 @@ fn agents_change_only_what_is_theirs() -> Result<()> {
     ] {
         ensure!(patched(&deployed, gateway, "gw1", &pod, patch)? == allowed, "pod: {patch}");
     }
+    nodes_that_are_named(&deployed, gateway, worker)?;
+    kubelets(&deployed)?;
+    // Everybody else is as free as before.
+    deployed.cluster.kubectl(&["label", "pod", "pod1a", "app=other", "--overwrite"])?;
+    deployed.cluster.kubectl(&["cordon", "worker1"]).map(drop)
+}
+
+fn nodes_that_are_named(deployed: &Deployed, gateway: &str, worker: &str) -> Result<()> {
     let label = r#"{"metadata":{"labels":{"ovn.kubernetes.io/external-gw":"true"}}}"#;
     let unlabel = r#"{"metadata":{"labels":{"ovn.kubernetes.io/external-gw":null}}}"#;
     let no = r#"{"metadata":{"labels":{"ovn.kubernetes.io/external-gw":"no"}}}"#;
@@ -63,7 +71,7 @@ fn agents_change_only_what_is_theirs() -> Result<()> {
     let taint = r#"{"spec":{"taints":[{"key":"a","effect":"NoExecute"}]}}"#;
     let nodes = |rows: &[(&str, &str, &str, &str, bool)]| -> Result<()> {
         for (account, node, target, patch, allowed) in rows {
-            let done = patched(&deployed, account, node, &["node", target], patch)?;
+            let done = patched(deployed, account, node, &["node", target], patch)?;
             ensure!(done == *allowed, "{account} of {node} on node {target}: {patch}");
         }
         Ok(())
@@ -100,10 +108,7 @@ fn agents_change_only_what_is_theirs() -> Result<()> {
     deployed.cluster.kubectl(&["label", "nodes", "worker1", "worker2", "ovn.kubernetes.io/external-gw-"])?;
     name(None)?;
     nodes(&[(worker, "worker2", "worker2", label, false), (gateway, "gw1", "worker1", label, false)])?;
-    kubelets(&deployed)?;
-    // Everybody else is as free as before.
-    deployed.cluster.kubectl(&["label", "pod", "pod1a", "app=other", "--overwrite"])?;
-    deployed.cluster.kubectl(&["cordon", "worker1"]).map(drop)
+    Ok(())
 }
 
 /// A kubelet heartbeats as ever, and does not make its node a gateway, by whatever prefix.
