@@ -76,7 +76,8 @@ pub struct RunArgs {
     /// BPF object to load instead of the one inside this program
     #[arg(long, env = "EIP_GATEWAY_OBJECT", value_name = "PATH")]
     pub object: Option<PathBuf>,
-    /// Where /metrics, /healthz and /readyz are served, over HTTP; empty: nowhere. Never on nic-ip
+    /// Where /metrics, /healthz and /readyz are served besides 127.0.0.1, over HTTP: 0.0.0.0 is the
+    /// node's InternalIP, empty is nowhere at all. Never to the external network
     #[arg(
         long,
         env = "EIP_GATEWAY_METRICS_ADDRESS",

@@ -81,8 +81,9 @@ pub struct Parsed {
 
 /// Reads the `data` of the ConfigMap; `object` names it in problems, for example `configmap kube-system/x`.
 ///
-/// `enable-external-gw` `"false"` or absent switches the gateway off, and then nothing else is looked at. Any other
-/// value is a problem rather than "off": a slip of the pen must not withdraw every EIP.
+/// `enable-external-gw` `"false"` switches the gateway off, and then nothing else is looked at. Any
+/// other value, and none, is a problem rather than "off": neither a slip of the pen nor a ConfigMap
+/// that is being filled must withdraw every EIP.
 ///
 /// # Errors
 /// Every problem that was found, warnings included. Nothing of a configuration with a problem is to be used.
@@ -91,16 +92,13 @@ pub fn parse(data: &BTreeMap<String, String>, object: &str) -> Result<Parsed, Ve
     match reader.value("enable-external-gw").map(str::to_ascii_lowercase).as_deref() {
         Some("true") => {}
         Some("false") => return Ok(Parsed { config: None, warnings: Vec::new() }),
-        None => {
-            reader.warn("enable-external-gw", "it is missing, so the gateway is off", "set it to \"true\"");
-            return Ok(Parsed { config: None, warnings: reader.problems });
-        }
-        Some(other) => {
-            reader.refuse(
-                "enable-external-gw",
-                format!("{other:?} is neither \"true\" nor \"false\""),
-                "write \"true\" to switch the gateway on, \"false\" to withdraw every EIP",
-            );
+        other => {
+            let message = match other {
+                Some(other) => format!("{other:?} is neither \"true\" nor \"false\""),
+                None => "it is missing or empty".to_owned(),
+            };
+            let remedy = "write \"true\" to switch the gateway on, \"false\" to withdraw every EIP";
+            reader.refuse("enable-external-gw", message, remedy);
         }
     }
     let config = reader.config();

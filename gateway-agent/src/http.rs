@@ -1,6 +1,13 @@
 //! `/metrics`, `/healthz` and `/readyz` over HTTP/1.1.
 //!
-//! Bounded: so many connections at a time, one request each, with time limits. The data path does not depend on it.
+//! Two sockets: one on loopback, which the kubelet's probes use, and one on an address of the node,
+//! by default its InternalIP. Whatever is done to the one, the other answers. Nothing is served to
+//! the external network. Bounded: so many connections at a time, one request each, with time
+//! limits. The data path does not depend on it.
+
+mod open;
+mod place;
+mod scrapes;
 
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -15,17 +22,20 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use crate::metrics::{self, Exposition};
+use self::open::{CONNECTIONS, Open};
+pub use self::place::Place;
+pub use self::scrapes::Scrapes;
+use crate::metrics;
 
-/// Address unless told otherwise.
+/// Address unless told otherwise: the node's InternalIP, and this port.
 pub const DEFAULT_ADDRESS: &str = "0.0.0.0:9817";
 
-/// Connections served at a time; more wait in the kernel's queue.
-const CONNECTIONS: usize = 16;
+/// Connections of one peer at a time, on the node's address.
+const PER_PEER: usize = 4;
 /// Time for a request's head to come.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for all of a connection.
@@ -48,13 +58,12 @@ struct HealthState {
     ticked: Instant,
     /// Why it is not ready.
     missing: Option<String>,
-    nic_ip: Option<Ipv4Addr>,
 }
 
 impl Default for Health {
     fn default() -> Self {
         let missing = Some("the agent has just started".to_owned());
-        Self { state: Mutex::new(HealthState { ticked: Instant::now(), missing, nic_ip: None }) }
+        Self { state: Mutex::new(HealthState { ticked: Instant::now(), missing }) }
     }
 }
 
@@ -67,11 +76,6 @@ impl Health {
     /// What is missing for the node to be ready: synced and attached.
     pub fn set_missing(&self, missing: Option<String>) {
         self.state().missing = missing;
-    }
-
-    /// The router port's address while this node owns it: nothing is served there, it is on the external network.
-    pub fn set_nic_ip(&self, nic_ip: Option<Ipv4Addr>) {
-        self.state().nic_ip = nic_ip;
     }
 
     /// Whether the loop lives.
@@ -91,10 +95,6 @@ impl Health {
         self.state().missing.clone().map_or(Ok(()), Err)
     }
 
-    fn on_external_network(&self, local: IpAddr) -> bool {
-        self.state().nic_ip.is_some_and(|nic_ip| local.to_canonical() == IpAddr::V4(nic_ip))
-    }
-
     fn state(&self) -> MutexGuard<'_, HealthState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -106,17 +106,55 @@ pub struct Served {
     /// How the loop is doing.
     pub health: Arc<Health>,
     /// The metrics.
-    pub exposition: Arc<Exposition>,
+    pub scrapes: Arc<Scrapes>,
+    /// Where this node is.
+    pub place: watch::Receiver<Place>,
 }
 
-/// Listens on `address` and serves for ever; an address that cannot be had is tried again and again.
+/// Serves on loopback and on `address` for ever. An unspecified address stands for the node's
+/// InternalIP. What cannot be had is tried again and again.
 pub async fn run(address: SocketAddr, served: Arc<Served>) {
+    let loopback = match address.ip() {
+        ip if ip.is_loopback() => address,
+        _ => (Ipv4Addr::LOCALHOST, address.port()).into(),
+    };
+    tokio::join!(listen(loopback, CONNECTIONS, &served), follow(address, &served));
+}
+
+/// Serves on the node's side, wherever that is now.
+async fn follow(address: SocketAddr, served: &Arc<Served>) {
+    let mut place = served.place.clone();
+    loop {
+        let node = place.borrow_and_update().node;
+        let ip = match address.ip() {
+            ip if ip.is_loopback() => None,
+            ip if ip.is_unspecified() => node.map(IpAddr::V4),
+            ip => Some(ip),
+        };
+        let moved = place.wait_for(|place| place.node != node);
+        // The place is never told again: the agent ends.
+        let ended = match ip {
+            None => moved.await.is_err(),
+            Some(ip) => tokio::select! {
+                moved = moved => moved.is_err(),
+                () = listen((ip, address.port()).into(), PER_PEER, served) => false,
+            },
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Listens on `address` and serves for ever; an address that cannot be had is tried again and
+/// again.
+async fn listen(address: SocketAddr, per_peer: usize, served: &Arc<Served>) {
     let mut told = false;
     loop {
         match TcpListener::bind(address).await {
             Ok(listener) => {
                 info!("metrics and health on http://{address}");
-                return serve(listener, served).await;
+                return serve(listener, per_peer, Arc::clone(served)).await;
             }
             Err(error) if !told => {
                 warn!(
@@ -133,12 +171,11 @@ pub async fn run(address: SocketAddr, served: Arc<Served>) {
 }
 
 /// Serves on a socket for ever.
-pub async fn serve(listener: TcpListener, served: Arc<Served>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    // Never closed.
-    while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+async fn serve(listener: TcpListener, per_peer: usize, served: Arc<Served>) {
+    let mut open = Open::new(per_peer);
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, peer.ip()),
             Err(error) => {
                 debug!(%error, "accept");
                 // Out of file descriptors, most likely: give others time to end.
@@ -146,18 +183,14 @@ pub async fn serve(listener: TcpListener, served: Arc<Served>) {
                 continue;
             }
         };
-        let served = Arc::clone(&served);
-        tokio::spawn(async move {
-            connection(stream, served).await;
-            drop(place);
-        });
+        let local = stream.local_addr().map(|local| local.ip());
+        if !local.is_ok_and(|local| served.place.borrow().is_external(local, peer)) {
+            open.admit(peer, tokio::spawn(connection(stream, Arc::clone(&served))).abort_handle());
+        }
     }
 }
 
 async fn connection(stream: TcpStream, served: Arc<Served>) {
-    if stream.local_addr().is_ok_and(|local| served.health.on_external_network(local.ip())) {
-        return;
-    }
     let service = service_fn(move |request: Request<Incoming>| {
         let served = Arc::clone(&served);
         async move { Ok::<_, Infallible>(answer(request.method(), request.uri().path(), served).await) }
@@ -190,7 +223,7 @@ async fn answer(method: &Method, path: &str, served: Arc<Served>) -> Response<Fu
 }
 
 async fn scrape(served: Arc<Served>) -> Response<Full<Bytes>> {
-    match Arc::clone(&served.exposition).scrape().await {
+    match Arc::clone(&served.scrapes).text().await {
         Ok(body) => response(StatusCode::OK, metrics::CONTENT_TYPE, body),
         Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, &error.to_string()),
     }
@@ -204,11 +237,11 @@ fn verdict(result: Result<(), String>) -> Response<Full<Bytes>> {
 }
 
 fn text(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
-    response(status, TEXT, format!("{line}\n"))
+    response(status, TEXT, format!("{line}\n").into())
 }
 
-fn response(status: StatusCode, content_type: &'static str, body: String) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(Bytes::from(body)));
+fn response(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

@@ -92,7 +92,8 @@ pub enum Configured {
     /// No source has shown it yet: nothing is changed and nothing withdrawn.
     #[default]
     Unknown,
-    /// `enable-external-gw` is not `"true"`, or the ConfigMap was deleted: everything is withdrawn.
+    /// `enable-external-gw` is `"false"`, or the ConfigMap is gone for good: everything is
+    /// withdrawn.
     Disabled,
     /// The last good configuration.
     Enabled(GatewayConfig),
@@ -152,8 +153,23 @@ pub struct Pod {
     pub routed: bool,
     /// The label `ovn.kubernetes.io/eip-bound` is `"true"`: a gateway has bound its EIP.
     pub bound_label: bool,
+    /// What made it, and makes its successor.
+    pub owner: Option<Owner>,
     /// It may run the guest of a KubeVirt VM.
     pub launcher: Option<Launcher>,
+}
+
+/// The workload a pod belongs to, in the pod's namespace: pods of one owner hand an EIP on among
+/// themselves.
+///
+/// Whoever creates pods in a namespace can write any owner there, so it says nothing across
+/// namespaces.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Owner {
+    /// Its kind: `Deployment`, `StatefulSet`, …
+    pub kind: String,
+    /// Its name.
+    pub name: String,
 }
 
 /// What makes a pod a launcher of KubeVirt: it is owned by a VirtualMachineInstance. Pods that provision or attach

@@ -81,12 +81,16 @@ fn every_key_is_read() {
 fn a_gateway_that_is_off_is_not_looked_at() {
     let parsed = with(&[("enable-external-gw", "false"), ("nic-ip", "x")]).unwrap();
     assert_eq!(parsed, Parsed { config: None, warnings: vec![] });
-    let parsed = parse(&BTreeMap::new(), "configmap x").unwrap();
-    assert_eq!((parsed.config, parsed.warnings.len()), (None, 1));
+    let missing = parse(&BTreeMap::new(), "configmap x").unwrap_err();
+    assert_eq!(
+        missing[0].to_string().split(';').next(),
+        Some("configmap x: data[enable-external-gw]: it is missing or empty")
+    );
 }
 
 /// Key, bad value, message.
 const BAD_VALUES: &[(&str, &str, &str)] = &[
+    ("enable-external-gw", "", "it is missing or empty"),
     ("enable-external-gw", "ture", "\"ture\" is neither \"true\" nor \"false\""),
     ("type", "distributed", "\"distributed\" is not built yet"),
     ("type", "both", "\"both\" is no type of gateway"),

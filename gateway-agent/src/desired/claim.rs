@@ -1,17 +1,19 @@
 //! Which pod has which EIP: from all pods and VMs that ask, the one that is served.
 //!
-//! Every agent decides by itself, so what all of them see comes first: the label and the annotation `routed` that the
-//! owning gateway writes on the pod it serves. An agent that lost its memory, or was away and remembers what is no
-//! longer so, then agrees with the others. Its own memory decides where these say nothing, or the same of both:
-//! before the owner has written, after a user removed `routed`, and where Kube-OVN sets `routed` on every pod.
+//! Every agent decides by itself, so what all of them see comes first: the label that the owning
+//! gateway writes on the pod it serves, and that the admission policies let nobody else write. An
+//! agent that lost its memory, or was away and remembers what is no longer so, then agrees with the
+//! others. Its own memory decides where the label says nothing, or the same of both, such as before
+//! the owner has written. `routed`, which any user may write, decides nothing.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
 use crate::annotation::parse_eip;
 use crate::config::GatewayConfig;
 use crate::desired::problem::Problem;
+use crate::desired::rank::{self, Family, Rank};
 use crate::desired::vm::{self, Author, Launched, Vm, Wish};
 use crate::snapshot::{HeldVm, ObjectName, Pod, Snapshot};
 
@@ -39,40 +41,30 @@ pub struct Claims {
     pub idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// The VMs among those, and those for which an EIP is kept while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+    /// Pods that have an EIP and wait for an address or their node: it is kept for them, and nobody
+    /// is served.
+    pub waiting: BTreeSet<ObjectName>,
     /// Every refusal, conflict and wait that has a cause.
     pub problems: Vec<Problem>,
 }
 
-/// Smallest first: a pod that ends yields to any other, one that is not ready to one that is; then who is served
-/// stays, and only among newcomers does age decide.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Rank {
-    ends: bool,
-    unready: bool,
-    bound: Reverse<bool>,
-    routed: Reverse<bool>,
-    held: Reverse<bool>,
-    created: i64,
-    name: ObjectName,
-}
-
 /// A pod or VM that asks for an EIP and could be served.
-struct Claimant {
+pub(super) struct Claimant<'a> {
     eip: Ipv4Addr,
-    /// `None`: a VM that runs nowhere at the moment.
+    /// `None`: it has the EIP and cannot be served at the moment.
     claim: Option<Claim>,
     vm: Option<HeldVm>,
     idle: Vec<Claim>,
-    rank: Rank,
+    pub(super) rank: Rank<'a>,
 }
 
-impl Claimant {
+impl Claimant<'_> {
     /// Its name in problems.
     fn object(&self) -> String {
         match (&self.claim, &self.vm) {
             (Some(claim), _) => format!("pod {}", claim.pod),
             (None, Some(vm)) => format!("virtualmachineinstance {}, which is restarting", vm.vmi),
-            (None, None) => String::new(),
+            (None, None) => format!("pod {}, which waits", self.rank.name),
         }
     }
 }
@@ -83,8 +75,9 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
     let round = Round { snapshot, config, vteps: vteps.rev().collect() };
     let mut problems = Vec::new();
     let mut claimants = one_per_address(round.claimants(&mut problems), &mut problems);
-    claimants.sort_by(|a, b| (a.eip, &a.rank).cmp(&(b.eip, &b.rank)));
-    for of_one_eip in claimants.chunk_by(|a, b| a.eip == b.eip) {
+    claimants.sort_by_key(|claimant| claimant.eip);
+    for of_one_eip in claimants.chunk_by_mut(|a, b| a.eip == b.eip) {
+        rank::order(of_one_eip);
         let [winner, losers @ ..] = of_one_eip else { continue };
         for loser in losers.iter().filter(|loser| loser.claim.is_some()) {
             problems.push(Problem::conflict(
@@ -96,8 +89,11 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
         }
     }
     claimants.dedup_by_key(|claimant| claimant.eip);
-    let (mut vms, mut idle) = (BTreeMap::new(), BTreeMap::new());
-    let served = claimants.into_iter().filter_map(|Claimant { eip, claim, vm, idle: others, .. }| {
+    let (mut vms, mut idle, mut waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let served = claimants.into_iter().filter_map(|Claimant { eip, claim, vm, idle: others, rank }| {
+        if claim.is_none() && vm.is_none() {
+            waiting.insert(rank.name);
+        }
         vms.extend(vm.map(|vm| (eip, vm)));
         if !others.is_empty() {
             idle.insert(eip, others);
@@ -105,13 +101,13 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
         Some((eip, claim?))
     });
     let served = served.collect();
-    Claims { served, idle, vms, problems }
+    Claims { served, idle, vms, waiting, problems }
 }
 
 /// Of several claimants with one pod address the first.
-fn one_per_address(mut claimants: Vec<Claimant>, problems: &mut Vec<Problem>) -> Vec<Claimant> {
-    let address = |claimant: &Claimant| claimant.claim.as_ref().map(|claim| claim.pod_ip);
-    let shared = |a: &Claimant, b: &Claimant| address(a).is_some() && address(a) == address(b);
+fn one_per_address<'a>(mut claimants: Vec<Claimant<'a>>, problems: &mut Vec<Problem>) -> Vec<Claimant<'a>> {
+    let address = |claimant: &Claimant<'_>| claimant.claim.as_ref().map(|claim| claim.pod_ip);
+    let shared = |a: &Claimant<'_>, b: &Claimant<'_>| address(a).is_some() && address(a) == address(b);
     claimants.sort_by(|a, b| (address(a), &a.rank).cmp(&(address(b), &b.rank)));
     for of_one_address in claimants.chunk_by(shared) {
         let [winner, losers @ ..] = of_one_address else { continue };
@@ -135,11 +131,11 @@ struct Round<'a> {
     vteps: BTreeMap<Ipv4Addr, &'a str>,
 }
 
-impl Round<'_> {
-    fn claimants(&self, problems: &mut Vec<Problem>) -> Vec<Claimant> {
+impl<'a> Round<'a> {
+    fn claimants(&self, problems: &mut Vec<Problem>) -> Vec<Claimant<'a>> {
         let mut claimants = Vec::new();
         for (name, pod) in self.snapshot.pods.iter().filter(|(_, pod)| pod.launcher.is_none()) {
-            match self.pod(name, pod) {
+            match self.pod(name, pod, problems) {
                 Ok(claimant) => claimants.extend(claimant),
                 Err(problem) => problems.push(problem),
             }
@@ -153,26 +149,44 @@ impl Round<'_> {
         claimants
     }
 
-    /// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that comes by itself.
-    fn pod(&self, name: &ObjectName, pod: &Pod) -> Result<Option<Claimant>, Problem> {
+    /// What a pod asks for: `Ok(None)` when it asks for nothing or has to wait for something that
+    /// comes by itself. One that had its EIP keeps it from strangers while it waits.
+    fn pod(
+        &self,
+        name: &'a ObjectName,
+        pod: &'a Pod,
+        problems: &mut Vec<Problem>,
+    ) -> Result<Option<Claimant<'a>>, Problem> {
         let Some(text) = pod.eip.as_deref().filter(|_| !pod.finished) else { return Ok(None) };
         let Some(eip) = self.eip(name, pod, text)? else { return Ok(None) };
-        let Some(claim) = self.claim(name, pod, eip)? else { return Ok(None) };
+        let claim = self.claim(name, pod, eip).unwrap_or_else(|problem| {
+            problems.push(problem);
+            None
+        });
+        if claim.is_none() && !pod.bound_label {
+            return Ok(None);
+        }
+        let held =
+            claim.as_ref().is_some_and(|claim| self.snapshot.held.pods.get(&eip) == Some(&claim.pod_ip));
         let rank = Rank {
+            waits: claim.is_none(),
             ends: pod.terminating,
             unready: !pod.ready,
             bound: Reverse(pod.bound_label),
-            routed: Reverse(pod.routed),
-            held: Reverse(self.snapshot.held.pods.get(&eip) == Some(&claim.pod_ip)),
+            held: Reverse(held),
             created: pod.created,
             name: name.clone(),
+            family: match &pod.owner {
+                Some(owner) => Family::Owner(&name.namespace, owner),
+                None => Family::Pod(name),
+            },
         };
-        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, idle: Vec::new(), rank }))
+        Ok(Some(Claimant { eip, claim, vm: None, idle: Vec::new(), rank }))
     }
 
     /// What a VM asks for. Neither that its pod terminates nor that it is not ready makes it yield: a restart or a
     /// pause is no reason to give its address away.
-    fn vm(&self, vm: &Vm<'_>, problems: &mut Vec<Problem>) -> Result<Option<Claimant>, Problem> {
+    fn vm(&self, vm: &Vm<'_>, problems: &mut Vec<Problem>) -> Result<Option<Claimant<'a>>, Problem> {
         let active = vm::active(vm, self.snapshot.partial);
         let Some(wish) = vm::wish(vm, active) else { return Ok(None) };
         let eip = match active {
@@ -203,14 +217,15 @@ impl Round<'_> {
         };
         let eldest = vm.pods.iter().map(|pod| pod.pod.created).min().unwrap_or_default();
         let rank = Rank {
+            waits: false,
             ends: vm.superseded,
             unready: false,
             bound: Reverse(vm.pods.iter().any(|pod| pod.pod.bound_label)),
-            routed: Reverse(vm.pods.iter().any(|pod| pod.pod.routed)),
             // Who keeps it without a pod had it: whoever waits and was not written to did not.
             held: Reverse(held || claim.is_none()),
             created: vm.vmi.map_or(eldest, |vmi| vmi.created),
             name: vm.name.clone(),
+            family: Family::Vm(vm.name.clone()),
         };
         // What is wrong with one of these is told when the guest comes there.
         let idle = vm::idle(vm, active).filter_map(|pod| self.claim(pod.name, pod.pod, eip).ok()?);

@@ -5,6 +5,7 @@ mod gateway;
 pub mod internal;
 pub mod ownership;
 pub mod problem;
+mod rank;
 pub mod vm;
 mod worker;
 
@@ -32,6 +33,9 @@ pub struct Desired {
     pub bound: bool,
     /// The VMs among them, and those for which an EIP is reserved while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+    /// Pods that have an EIP and wait for an address or their node: nobody serves it, and no
+    /// stranger gets it.
+    pub waiting: BTreeSet<ObjectName>,
     /// The gateway nodes.
     pub gateways: Gateways,
     /// Everything refused or worth a warning, in a stable order.
@@ -248,7 +252,7 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
         desired.state = State::Datapath(Box::new(datapath));
         desired.bound = bound;
     }
-    (desired.served, desired.vms) = (claims.served, claims.vms);
+    (desired.served, desired.vms, desired.waiting) = (claims.served, claims.vms, claims.waiting);
 }
 
 /// The data path, and whether the EIPs are bound by it; `None`: it cannot be told, all is left as it is.

@@ -53,7 +53,11 @@ pub struct Vm<'a> {
 /// All VMs of a snapshot.
 pub fn vms(snapshot: &Snapshot) -> Vec<Vm<'_>> {
     let mut vms = BTreeMap::<(ObjectName, &str), Vm<'_>>::new();
-    let held = |uid: &str| snapshot.held.vms.iter().find(|(_, held)| held.uid == uid);
+    // A pod's author chooses the uid that its owner reference names: the namespace has to be the
+    // same too.
+    let held = |name: &ObjectName, uid: &str| {
+        snapshot.held.vms.iter().find(|(_, held)| held.uid == uid && held.vmi == *name)
+    };
     let vm = |name: &ObjectName, uid| {
         let vmi = snapshot.vmis.get(name);
         Vm {
@@ -62,7 +66,7 @@ pub fn vms(snapshot: &Snapshot) -> Vec<Vm<'_>> {
             vmi: vmi.filter(|vmi| vmi.uid == uid),
             superseded: vmi.is_some_and(|vmi| vmi.uid != uid && !vmi.gone),
             pods: Vec::new(),
-            held: held(uid).map(|(eip, held)| (*eip, held)),
+            held: held(name, uid).map(|(eip, held)| (*eip, held)),
         }
     };
     for (name, vmi) in &snapshot.vmis {

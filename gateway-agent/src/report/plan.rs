@@ -78,6 +78,8 @@ pub(super) fn patches(state: &State) -> Vec<(Write, bool)> {
         let (set, routed, label) = match served.get(name) {
             Some((eip, claim)) if is_programmed(state, *eip, claim) => (true, !pod.routed, !pod.bound_label),
             Some(_) => continue,
+            // The label is what keeps its EIP for it.
+            None if state.desired.waiting.contains(name) => continue,
             None if pod.bound_label => (false, pod.routed, true),
             None => continue,
         };

@@ -58,6 +58,12 @@ fn pod<'a>(state: &'a mut State, pod: &str) -> &'a mut Pod {
     state.snapshot.pods.get_mut(&name(pod)).unwrap()
 }
 
+/// The pod shows that it is bound.
+fn mark(state: &mut State) {
+    let pod = pod(state, "web");
+    (pod.routed, pod.bound_label) = (true, true);
+}
+
 /// A short form of writes.
 fn said(writes: &[Write]) -> Vec<String> {
     let say = |write: &Write| match write {
@@ -104,7 +110,7 @@ fn what_is_missing_is_written_once() {
 #[test]
 fn a_state_says_what_is_written() {
     type Change = fn(&mut State);
-    let cases: [(&str, Change, &[&str]); 12] = [
+    let cases: [(&str, Change, &[&str]); 13] = [
         ("another node owns", |s| s.desired.gateways.owner = Some("gw2".to_owned()), &[]),
         ("not programmed yet", |s| s.programmed.clear(), &[]),
         (
@@ -113,23 +119,24 @@ fn a_state_says_what_is_written() {
             &[],
         ),
         ("not decided", |s| s.desired.state = Wanted::Keep, &[]),
-        (
-            "all is there",
-            |s| {
-                pod(s, "web").routed = true;
-                pod(s, "web").bound_label = true;
-            },
-            &[],
-        ),
+        ("all is there", mark, &[]),
         ("only the label", |s| pod(s, "web").bound_label = true, &["+routed web"]),
         (
             "released",
             |s| {
-                pod(s, "web").bound_label = true;
-                pod(s, "web").routed = true;
+                mark(s);
                 release(s, EIP);
             },
             &["-routed+label web"],
+        ),
+        (
+            "it waits for an address, and keeps its EIP",
+            |s| {
+                mark(s);
+                release(s, EIP);
+                s.desired.waiting.insert(name("web"));
+            },
+            &[],
         ),
         (
             "routed of somebody else",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use notify::RecommendedWatcher;
 use tokio::sync::mpsc;
+use tokio::time::sleep_until;
 use tracing::debug;
 
 use super::{DEBOUNCE, Options};
@@ -85,8 +86,20 @@ impl Inputs {
         Ok(inputs)
     }
 
-    /// Waits for a change. Cancelling loses nothing.
+    /// Waits for a change, or until time changes something. Cancelling loses nothing.
     pub(super) async fn changed(&mut self) {
+        let due = match &self.source {
+            Source::Dir { source, .. } => source.due(),
+            // It keeps its own time.
+            Source::Kube(_) => None,
+        };
+        tokio::select! {
+            () = self.news() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+        }
+    }
+
+    async fn news(&mut self) {
         match &mut self.source {
             Source::Kube(source) => return source.changed().await,
             Source::Dir { watched: Some((_, changes)), .. } => {

@@ -12,7 +12,7 @@ use super::{Options, SourceOptions};
 use crate::config;
 use crate::desired::problem::{Kind, Problem};
 use crate::desired::{Desired, State};
-use crate::http::{self, Health, Served};
+use crate::http::{self, Health, Place, Scrapes, Served};
 use crate::metrics::{Exposition, Metrics};
 use crate::report;
 use crate::snapshot::Snapshot;
@@ -25,6 +25,8 @@ pub(super) struct Observer {
     node: String,
     metrics: Metrics,
     health: Arc<Health>,
+    /// Where this node is on the networks.
+    place: watch::Sender<Place>,
     /// When a source told of a change that is not in the tables yet.
     event: Option<Instant>,
     /// Where what is written back is planned.
@@ -36,9 +38,11 @@ impl Observer {
     /// directory are their author's.
     pub(super) fn start(options: &Options) -> Self {
         let (metrics, health) = (Metrics::default(), Arc::new(Health::default()));
+        let place = watch::Sender::new(Place::default());
         if let Some(address) = options.metrics {
-            let exposition = Arc::new(Exposition::new(&metrics, &options.pin));
-            tokio::spawn(http::run(address, Arc::new(Served { health: Arc::clone(&health), exposition })));
+            let scrapes = Arc::new(Scrapes::new(Arc::new(Exposition::new(&metrics, &options.pin))));
+            let served = Served { health: Arc::clone(&health), scrapes, place: place.subscribe() };
+            tokio::spawn(http::run(address, Arc::new(served)));
         }
         let report = match &options.source {
             SourceOptions::Dir(_) => None,
@@ -46,7 +50,7 @@ impl Observer {
                 Some(report::send::start(kubeconfig.clone(), &options.node, metrics.clone()))
             }
         };
-        Self { node: options.node.clone(), metrics, health, event: None, report }
+        Self { node: options.node.clone(), metrics, health, place, event: None, report }
     }
 
     /// The loop went round.
@@ -96,9 +100,12 @@ impl Observer {
             State::Datapath(datapath) => datapath.router_port.as_ref(),
             State::Keep | State::Withdrawn => None,
         };
-        if decided.state != State::Keep {
-            self.health.set_nic_ip(port.map(|port| port.address.addr));
-        }
+        let place = Place::of(&snapshot);
+        self.place.send_if_modified(|known| {
+            let changed = *known != place;
+            *known = place;
+            changed
+        });
         if !outcome.again {
             let owner = decided.gateways.owner.as_ref() == Some(&self.node);
             self.health.set_missing(missing(&decided, outcome, owner && port.is_none()));

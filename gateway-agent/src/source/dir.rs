@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher};
@@ -44,6 +45,11 @@ impl DirSource {
     /// The directory.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// When a ConfigMap that is away counts as gone: [`Self::scan`] is due then.
+    pub fn due(&self) -> Option<Instant> {
+        self.last_good.due()
     }
 
     /// Reads the directory as it is now.
@@ -145,8 +151,12 @@ impl DirSource {
                 Object::ConfigMap(data) => config_map = Some((format!("{place}, {id}"), data)),
             }
         }
-        let config_map = config_map.as_ref().map(|(object, data)| (object.as_str(), data));
-        inputs.problems.extend(self.last_good.update(config_map));
+        let away = self.reader.config_map.to_string();
+        let (object, data) = match &config_map {
+            Some((object, data)) => (object, Some(data)),
+            None => (&away, None),
+        };
+        inputs.problems.extend(self.last_good.update(object, data, Instant::now()));
         inputs.configured.clone_from(self.last_good.configured());
         inputs
     }

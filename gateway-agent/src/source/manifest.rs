@@ -2,6 +2,7 @@
 
 mod document;
 mod object;
+mod owner;
 mod vmi;
 
 use std::collections::BTreeMap;

@@ -27,25 +27,38 @@ pub(crate) struct Deployed {
 impl Deployed {
     /// A seeded cluster; `kubectl apply -k deploy/base` has been accepted.
     pub(crate) fn new(prefix: &str, options: Options) -> Result<Self> {
+        let deployed = Self::without_base(prefix, options)?;
+        let applied = deployed
+            .cluster
+            .kubectl(&["apply", "-k", &deploy("base")])
+            .context("kubectl apply -k deploy/base")?;
+        println!("{applied}");
+        Ok(deployed)
+    }
+
+    /// A seeded cluster with nothing applied.
+    pub(crate) fn without_base(prefix: &str, options: Options) -> Result<Self> {
         let config =
             LabConfig { agents: false, agent_binary: Some(agent()?), ..LabConfig::ephemeral(prefix) };
         let lab = Lab::up(&config)?;
         let cluster = Cluster::start(&lab, &options)?;
         cluster.seed_lab()?;
         cluster.kubectl(&["label", "nodes", "--all", "kubernetes.io/os=linux"])?;
-        let applied =
-            cluster.kubectl(&["apply", "-k", &deploy("base")]).context("kubectl apply -k deploy/base")?;
-        println!("{applied}");
         Ok(Self { cluster, lab })
     }
 
     /// Waits until the admission policies are in force, a moment after they were made. The accounts may get pods and nodes
     /// from then on: `kubectl patch` reads what it patches, the agents do not.
     pub(crate) fn policies_in_force(&self) -> Result<()> {
+        self.policies_in_force_for(NAMESPACE)
+    }
+
+    /// As above, for accounts of another namespace.
+    pub(crate) fn policies_in_force_for(&self, namespace: &str) -> Result<()> {
         self.cluster.kubectl(&["create", "clusterrole", "reader", "--verb=get", "--resource=pods,nodes"])?;
         for account in ACCOUNTS {
             let (name, subject) =
-                (format!("read-{account}"), format!("--serviceaccount={NAMESPACE}:{account}"));
+                (format!("read-{account}"), format!("--serviceaccount={namespace}:{account}"));
             self.cluster.kubectl(&[
                 "create",
                 "clusterrolebinding",
@@ -54,22 +67,23 @@ impl Deployed {
                 &subject,
             ])?;
         }
-        let user = format!("--as=system:serviceaccount:{NAMESPACE}:{}", ACCOUNTS[0]);
-        for (object, policy) in [("node", "nodes"), ("pod", "pods")] {
-            let name = if object == "node" { "gw1" } else { self.probe()? };
-            let words = ["label", object, name, "probe=x", "--dry-run=server", &user];
+        let agent = format!("--as=system:serviceaccount:{namespace}:{}", ACCOUNTS[0]);
+        let kubelet = ["--as=system:node:worker1", "--as-group=system:nodes"];
+        self.cluster.create_pod(&PodSpec::of_lab("pod2b")?)?;
+        let probes: [(&[&str], &[&str], &str); 4] = [
+            (&["node", "gw1", "probe=x"], &[&agent], "nodes"),
+            (&["pod", "pod2b", "probe=x"], &[&agent], "pods"),
+            (&["pod", "pod2b", "probe/eip-bound=x"], &[], "bound"),
+            (&["node", "worker1", "probe/external-gw=x"], &kubelet, "kubelets"),
+        ];
+        for (what, user, policy) in probes {
+            let words = [&["label", "--dry-run=server"], what, user].concat();
             eventually(Duration::from_secs(30), &format!("the policy for {policy} is in force"), || {
                 let refused = self.cluster.kubectl(&words).err().map(|error| format!("{error:#}"));
                 Ok(refused.is_some_and(|text| text.contains(&format!("'eip-gateway-{policy}'"))))
             })?;
         }
         Ok(())
-    }
-
-    /// A pod to try the policies on.
-    fn probe(&self) -> Result<&'static str> {
-        self.cluster.create_pod(&PodSpec::of_lab("pod2b")?)?;
-        Ok("pod2b")
     }
 }
 

@@ -2,8 +2,10 @@
 //! agents need and nothing else. Needs root, `cargo xtask setup kube`, and `cargo xtask build` before.
 
 mod bootstrap;
+mod bound;
 mod capabilities;
 mod cluster;
+mod elsewhere;
 mod image;
 mod manifests;
 mod narrowed;

@@ -83,6 +83,11 @@ fn examples_and_the_overlay_are_accepted() -> Result<()> {
 fn hardened(pod: &Value) -> Result<()> {
     let spec = &pod["spec"];
     let security = &spec["containers"][0]["securityContext"];
+    for probe in ["startupProbe", "livenessProbe", "readinessProbe"] {
+        // Anywhere else idle connections of some pod would have the kubelet kill the agent.
+        let probe = &spec["containers"][0][probe]["httpGet"];
+        ensure!(probe["host"] == "127.0.0.1" && probe["port"] == "metrics", "{probe}");
+    }
     ensure!(spec["hostNetwork"] == true && spec["hostPID"].is_null() && spec["hostIPC"].is_null(), "{spec}");
     ensure!(security["privileged"] == false && security["allowPrivilegeEscalation"] == false, "{security}");
     ensure!(security["readOnlyRootFilesystem"] == true, "{security}");

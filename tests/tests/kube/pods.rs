@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::PodSpec;
+use gateway_lab::manifest;
 use gateway_lab::plan::{NODES, PODS, SERVICE, SERVICE_TARGET_PORT};
 use gateway_tests::scene::{
     EIP0, EIP1, EIP2, Pinging, does_not_reach, eip_packets, eips, eventually, holds, metric, reaches, show,
@@ -11,7 +12,7 @@ use gateway_tests::scene::{
 };
 use serde_json::json;
 
-use gateway_tests::cluster::{EIP, Scene};
+use gateway_tests::cluster::{EIP, ROUTED, Scene};
 
 /// Long enough for an agent to do what it should not.
 const NOTHING_HAPPENS: Duration = Duration::from_millis(400);
@@ -148,4 +149,70 @@ fn an_eip_pod_talks_to_the_cluster_as_ever() -> Result<()> {
     eventually(Duration::from_secs(1), "what leaves the cluster does", || {
         Ok(eip_packets(lab, "gw1", EIP1)? > counted && verdict(lab, "worker1", "to_gateway")? > tunnelled)
     })
+}
+
+/// A pod keeps its EIP while it exists: neither a probe that fails nor a drain gives it to a
+/// stranger who asks for it too.
+#[test]
+fn a_readiness_flap_hands_an_eip_to_nobody() -> Result<()> {
+    let scene = Scene::new("bf-")?;
+    let pod1a = ["pod", "pod1a", "-n", "default"];
+    let ready = |status: &str| {
+        let conditions = [json!({ "type": "Ready", "status": status })];
+        scene.cluster.patch_status(&pod1a, &json!({ "conditions": conditions }))
+    };
+    let stays = |what: &str| {
+        std::thread::sleep(NOTHING_HAPPENS);
+        let (its, other) = (eips(&scene.lab, "worker1")?, eips(&scene.lab, "worker2")?);
+        ensure!(its == [EIP1] && other.is_empty(), "{what}: {its:?}, {other:?}");
+        anyhow::Ok(())
+    };
+    scene.annotate("pod1a", Some(EIP1))?;
+    scene.works(EIP1)?;
+    scene.routed("pod1a", true)?;
+    scene.annotate("pod2a", Some(EIP1))?;
+    scene.event("pod2a", "EipConflict", &["default/pod1a"])?;
+
+    let pinging = Pinging::start(&scene.lab, "client", EIP1)?;
+    ready("False")?;
+    stays("not ready")?;
+    ready("True")?;
+    stays("ready again")?;
+    // What any user may write decides nothing either.
+    scene.cluster.annotate("default", "pod2a", &[(ROUTED, Some("true"))])?;
+    scene.cluster.annotate("default", "pod1a", &[(ROUTED, None)])?;
+    stays("routed is written by a user")?;
+    scene.cluster.delete(&pod1a)?;
+    stays("terminating")?;
+    pinging.none_lost()?;
+
+    // Its sandbox is made anew: nobody is served, and a stranger is not either.
+    scene.cluster.patch_status(&pod1a, &json!({ "podIP": null, "podIPs": null }))?;
+    holds(&scene.lab, "gw1", &[])?;
+    std::thread::sleep(NOTHING_HAPPENS);
+    ensure!(eips(&scene.lab, "worker2")?.is_empty(), "pod2a has it while pod1a waits");
+    let ip = PodSpec::of_lab("pod1a")?.ip;
+    scene.cluster.patch_status(&pod1a, &json!({ "podIP": ip, "podIPs": [{ "ip": ip }] }))?;
+    scene.works(EIP1)?;
+    stays("with an address again")?;
+
+    scene.cluster.delete_now(&pod1a)?;
+    holds(&scene.lab, "worker2", &[EIP1])?;
+    scene.works(EIP1)?;
+    scene.agents_live()
+}
+
+/// `kubectl replace --force` and GitOps tools delete what they make anew.
+#[test]
+fn a_config_map_that_is_replaced_by_force_disturbs_nothing() -> Result<()> {
+    let scene = Scene::new("bg-")?;
+    scene.annotate("pod1a", Some(EIP1))?;
+    scene.works(EIP1)?;
+    let pinging = Pinging::start(&scene.lab, "client", EIP1)?;
+    scene.cluster.delete(&["configmap", "ovn-external-gw-config", "-n", "kube-system"])?;
+    scene.event("ovn-external-gw-config", "ConfigWarning", &["deleted", "create it again"])?;
+    scene.cluster.apply(&manifest::config_map())?;
+    std::thread::sleep(NOTHING_HAPPENS);
+    pinging.none_lost()?;
+    scene.agents_live()
 }

@@ -1,11 +1,12 @@
 //! Events of the `dir` source, live: what the manifests say now is what the data path does within a second.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use gateway_lab::Lab;
 
-use crate::scene::{EIP1, EIP2, does_not_reach, eips, eventually, holds, reaches, scene};
+use crate::scene::{EIP1, EIP2, Pinging, does_not_reach, eips, eventually, holds, reaches, scene};
 
 /// Waits until the gateway's log says all of `words` in one line.
 fn says(lab: &Lab, words: &[&str]) -> Result<()> {
@@ -60,7 +61,7 @@ fn new_addresses_are_announced() -> Result<()> {
     let capture = crate::capture::Capture::start(&lab, "client", "eth0")?;
     lab.annotate("pod2a", Some(EIP2))?;
     holds(&lab, "gw1", &[EIP1, EIP2])?;
-    std::thread::sleep(Duration::from_millis(300));
+    sleep(Duration::from_millis(300));
     let gratuitous = format!(
         "arp.isgratuitous == 1 && arp.src.proto_ipv4 == {EIP2} && arp.src.hw_mac == 16:52:f3:13:6a:25"
     );
@@ -154,4 +155,42 @@ fn the_config_map_is_live_and_a_bad_edit_changes_nothing() -> Result<()> {
     )?;
     ensure!(arp_answered(&lab, "192.168.100.254")?, "and nic-ip too");
     Ok(())
+}
+
+#[test]
+fn a_config_map_that_is_deleted_and_made_again_disturbs_nothing() -> Result<()> {
+    let lab = scene("e6-", 9000)?;
+    let file = manifest(&lab, "config")?;
+    let path = lab.manifests().join(&file);
+    let good = std::fs::read_to_string(&path)?;
+    let pinging = Pinging::start(&lab, "client", EIP1)?;
+    for away in [Duration::ZERO, Duration::from_millis(200), Duration::from_secs(4)] {
+        std::fs::remove_file(&path)?;
+        sleep(away);
+        lab.write_manifest(&file, &good)?;
+        sleep(Duration::from_millis(300));
+    }
+    pinging.none_lost()?;
+    says(&lab, &["ovn-external-gw-config", "deleted", "create it again"])?;
+    // Made empty first and filled later, as some tools do.
+    let pinging = Pinging::start(&lab, "client", EIP1)?;
+    let (head, _) = good.split_once("\ndata:").ok_or_else(|| anyhow::anyhow!("data: {good}"))?;
+    lab.write_manifest(&file, head)?;
+    says(&lab, &["data[enable-external-gw]", "missing"])?;
+    lab.write_manifest(&file, &good)?;
+    sleep(Duration::from_millis(300));
+
+    // For good: all goes on for as long as was said, and no longer.
+    std::fs::remove_file(&path)?;
+    let begin = Instant::now();
+    sleep(Duration::from_secs(9));
+    ensure!(eips(&lab, "gw1")? == [EIP1], "still bound");
+    pinging.none_lost()?;
+    eventually(Duration::from_secs(4), "the router port is gone", || {
+        Ok(!lab.read("gw1", &["ip", "link"])?.contains("eip-router"))
+    })?;
+    ensure!(begin.elapsed() > Duration::from_secs(10), "withdrawn after {:?}", begin.elapsed());
+    does_not_reach(&lab, "client", EIP1)?;
+    lab.write_manifest(&file, &good)?;
+    eventually(Duration::from_secs(3), "all is back", || Ok(reaches(&lab, "client", EIP1, 1).is_ok()))
 }

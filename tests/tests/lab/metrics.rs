@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use gateway_lab::Lab;
 use gateway_tests::scene::{EIP1, eventually, reaches, scene};
 use serde_json::Value;
 
@@ -49,20 +50,78 @@ fn prometheus_scrapes_what_the_packets_did() -> Result<()> {
     Ok(())
 }
 
+/// What curl prints within so many seconds, and the status; `000` without an answer.
+fn get_within(lab: &Lab, from: &str, url: &str, seconds: &str) -> Result<String> {
+    let output = lab.exec(from, &["curl", "-s", "-m", seconds, "-w", "%{http_code}", url])?;
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A host on the external network tries every address of the gateway: those of the router port and
+/// of the external NIC, and those inside, to which the gateway's kernel leads it.
+fn nothing_outside(lab: &Lab) -> Result<()> {
+    lab.read("gw1", &["ip", "address", "add", "192.168.100.2/24", "dev", "enp8s0"])?;
+    lab.read("gw1", &["ip", "address", "add", "198.51.100.2/24", "dev", "enp8s0"])?;
+    lab.read("client", &["ip", "address", "add", "198.51.100.1/24", "dev", "eth0"])?;
+    lab.read("client", &["ip", "route", "add", "172.18.0.0/24", "via", "192.168.100.2"])?;
+    let listed = lab.read("gw1", &["ip", "-4", "-o", "address"])?;
+    let addresses: Vec<_> =
+        listed.lines().filter_map(|line| line.split_whitespace().nth(3)?.split('/').next()).collect();
+    let tried = ["172.18.0.11", "192.168.100.2", "198.51.100.2", "192.168.100.254"];
+    ensure!(tried.iter().all(|address| addresses.contains(address)), "{listed}");
+    for address in tried {
+        for source in ["192.168.100.1", "198.51.100.1"] {
+            let url = format!("http://{address}:9817/metrics");
+            let output = lab.exec("client", &["curl", "-s", "-m1", "--interface", source, &url])?;
+            ensure!(!output.status.success() && output.stdout.is_empty(), "{source} is served at {address}");
+        }
+    }
+    lab.read("gw1", &["ip", "address", "flush", "dev", "enp8s0"]).map(drop)
+}
+
+/// The kubelet kills an agent that does not answer its probe: no pod of the cluster may bring that
+/// about.
+#[test]
+fn idle_connections_fail_neither_probes_nor_scrapes() -> Result<()> {
+    let lab = scene("mi-", 1500)?;
+    let address = "172.18.0.11";
+    let flood = |from: &str, address: &str| {
+        let script = format!(
+            "import socket, time\nheld = [socket.socket() for _ in range(400)]\nfor one in held:\n one.setblocking(0)\n \
+             one.connect_ex(('{address}', 9817))\nprint('held', flush=True)\ntime.sleep(60)"
+        );
+        let mut job = lab.spawn(from, &["python3", "-c", &script])?;
+        job.wait_for("held", Duration::from_secs(10))?;
+        anyhow::Ok(job)
+    };
+    let _idle = flood("pod2a", address)?;
+    for _ in 0..3 {
+        let healthy = get_within(&lab, "gw1", "127.0.0.1:9817/healthz", "1")?;
+        ensure!(healthy == "ok\n200", "the probe: {healthy}");
+        for (from, url) in [("worker1", address), ("gw1", "127.0.0.1")] {
+            let scraped = get_within(&lab, from, &format!("{url}:9817/metrics"), "1")?;
+            ensure!(scraped.ends_with("# EOF\n200"), "{from} scrapes: {scraped}");
+        }
+    }
+    // By a process of the node itself.
+    let _local = flood("gw1", "127.0.0.1")?;
+    let healthy = get_within(&lab, "gw1", "127.0.0.1:9817/healthz", "1")?;
+    ensure!(healthy == "ok\n200", "the probe: {healthy}");
+    Ok(())
+}
+
 #[test]
 fn health_is_told_to_the_cluster_and_nothing_to_the_outside() -> Result<()> {
     let lab = scene("mh-", 1500)?;
-    let get = |from: &str, url: &str| -> Result<String> {
-        let output = lab.exec(from, &["curl", "-s", "-m3", "-w", "%{http_code}", url])?;
-        Ok(String::from_utf8(output.stdout)?)
-    };
+    let get = |from: &str, url: &str| get_within(&lab, from, url, "3");
     for node in ["gw1", "worker1"] {
         for path in ["healthz", "readyz"] {
             ensure!(get(node, &format!("localhost:9817/{path}"))? == "ok\n200", "{node} {path}");
         }
     }
-    let outside = get("client", "192.168.100.254:9817/metrics")?;
-    ensure!(outside == "000", "served on nic-ip: {outside}");
+    for (from, to) in [("worker1", "172.18.0.11"), ("pod0a", "172.18.0.11"), ("pod2a", "172.18.0.21")] {
+        ensure!(get(from, &format!("{to}:9817/metrics"))?.ends_with("# EOF\n200"), "{from} scrapes {to}");
+    }
+    nothing_outside(&lab)?;
 
     let map = lab.manifests().join("configmap.yaml");
     let good = std::fs::read_to_string(&map)?;

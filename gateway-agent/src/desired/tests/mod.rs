@@ -7,7 +7,7 @@ mod vms;
 use super::*;
 use crate::config::tests::example;
 use crate::desired::problem::Kind;
-use crate::snapshot::{Host, Node, Pod, Takes};
+use crate::snapshot::{Host, Node, Owner, Pod, Takes};
 
 const GW1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const WORKER1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::config;
 use crate::snapshot::Configured;
+use crate::source::inputs::GRACE;
 
 const NODE: &str = "apiVersion: v1\nkind: Node\nmetadata: {name: gw1}\n\
     status: {addresses: [{type: InternalIP, address: 10.0.0.1}]}\n";
@@ -161,8 +162,22 @@ fn the_configuration_is_unknown_then_good_then_off() {
         fixture.write("config.yaml", &config_map(NIC_IP));
         assert_eq!(fixture.scan().problems, []);
     }
+    // Away for a while: that need not be its end.
     fixture.remove("config.yaml");
-    assert_eq!(fixture.scan().configured, Configured::Disabled);
+    let inputs = fixture.scan();
+    assert_eq!(inputs.configured, good);
+    assert_eq!(inputs.problems[0].object, "configmap kube-system/ovn-external-gw-config");
+    fixture.write("config.yaml", &config_map(NIC_IP));
+    assert_eq!((fixture.scan().problems, fixture.source.due()), (vec![], None));
+    fixture.remove("config.yaml");
+    assert_eq!(fixture.scan().configured, good);
+    assert!(fixture.source.due().is_some());
+    fixture.source.last_good.pass(GRACE);
+    let inputs = fixture.scan();
+    assert_eq!((inputs.configured, inputs.problems.len()), (Configured::Disabled, 0));
+    assert_eq!(fixture.source.due(), None);
+    fixture.write("config.yaml", &config_map(NIC_IP));
+    assert_eq!(fixture.scan().configured, good);
     fixture.write("config.yaml", &config_map(NIC_IP).replace("\"true\"", "\"false\""));
     assert_eq!(fixture.scan().configured, Configured::Disabled);
 }

@@ -23,6 +23,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::annotation::Keys;
 use crate::desired::ownership::gateways;
+use crate::desired::problem::Problem;
 use crate::snapshot::{ConfigMapName, Configured, HeldVm, ObjectName, Pod, Vmi};
 use crate::source::Inputs;
 use crate::source::inputs::LastGood;
@@ -113,10 +114,11 @@ impl KubeSource {
 
     /// Waits for a change. Cancelling loses nothing.
     pub async fn changed(&self) {
-        let forgotten = self.gone.values().map(|(_, until)| *until).min();
+        let gone = self.gone.values().map(|(_, until)| *until);
+        let due = gone.chain(self.last_good.due().map(Instant::from_std)).min();
         tokio::select! {
             () = self.context.changed.notified() => {}
-            () = sleep_until(forgotten.unwrap_or_else(Instant::now)), if forgotten.is_some() => {}
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
         }
     }
 
@@ -126,7 +128,8 @@ impl KubeSource {
         let context = self.context.clone();
         let mut world = context.world();
         let mut problems = world.problems();
-        let ready = self.configure(&world) && {
+        let known = self.configure(&world);
+        let ready = known.is_some() && world.nodes.kept().is_some() && {
             self.look(&mut world);
             world.optional_settled()
         };
@@ -147,26 +150,17 @@ impl KubeSource {
             };
             at = world.changed_at.take();
         }
-        if let Some(data) = self.config_map(&world) {
-            problems.extend(self.last_good.update(Some((&context.reader.config_map.to_string(), data))));
-        }
+        problems.extend(known.into_iter().flatten());
         self.current.problems = problems;
         (self.current.clone(), at)
     }
 
-    fn config_map<'a>(&self, world: &'a World) -> Option<&'a BTreeMap<String, String>> {
-        world.config_maps.kept()?.get(&self.context.reader.config_map.0)
-    }
-
-    /// Takes the ConfigMap over; `false` while nodes or ConfigMap are not known yet.
-    fn configure(&mut self, world: &World) -> bool {
-        if world.config_maps.kept().is_none() || world.nodes.kept().is_none() {
-            return false;
-        }
-        let object = self.context.reader.config_map.to_string();
-        let config_map = self.config_map(world).map(|data| (object.as_str(), data));
-        self.last_good.update(config_map);
-        true
+    /// Takes the ConfigMap over and returns its problems; `None` while it is not known whether
+    /// there is one.
+    fn configure(&mut self, world: &World) -> Option<Vec<Problem>> {
+        let name = &self.context.reader.config_map;
+        let data = world.config_maps.kept()?.get(&name.0);
+        Some(self.last_good.update(&name.to_string(), data, Instant::now().into_std()))
     }
 
     /// Watches the pods this node's role needs; the others only until these are known.

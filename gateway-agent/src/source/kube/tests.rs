@@ -5,8 +5,8 @@ use super::resource::{SERVICE_CIDRS, VMIS};
 use super::store::{Read, Store};
 use super::*;
 use crate::config::tests::example_data;
-use crate::desired::problem::Problem;
 use crate::snapshot::{HeldVm, Node};
+use crate::source::inputs::GRACE;
 
 fn name(namespace: &str, name: &str) -> ObjectName {
     ObjectName::new(namespace, name)
@@ -130,8 +130,16 @@ async fn a_deleted_configmap_withdraws_and_one_never_seen_does_not() {
     assert!(matches!(inputs.configured, Configured::Enabled(_)), "the last good one");
     let told = |problem: &Problem| problem.object == "configmap kube-system/ovn-external-gw-config";
     assert!(inputs.problems.iter().any(told), "{:?}", inputs.problems);
+    // Deleted: after a while, of which the loop is told, it is gone.
     fill(&mut source.context.world().config_maps, []);
-    assert_eq!(source.scan().0.configured, Configured::Disabled);
+    let (inputs, _) = source.scan();
+    assert!(matches!(inputs.configured, Configured::Enabled(_)), "it may come back");
+    assert!(inputs.problems.iter().any(told), "{:?}", inputs.problems);
+    source.last_good.pass(GRACE);
+    source.changed().await;
+    let (inputs, _) = source.scan();
+    assert_eq!(inputs.configured, Configured::Disabled);
+    assert!(!inputs.problems.iter().any(told), "{:?}", inputs.problems);
 }
 
 #[tokio::test]

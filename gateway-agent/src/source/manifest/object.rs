@@ -109,6 +109,7 @@ impl Reader {
         if let Some(text) = status.pod_ip.filter(|text| !text.is_empty()) {
             ip = ip.or(host_ipv4(&text).map_err(|wrong| fault("status.podIP".to_owned(), wrong))?);
         }
+        let owner = super::owner::owner(&metadata);
         let launcher = super::vmi::launcher(&mut metadata, status.container_statuses.as_deref());
         let is_true = |value: Option<&String>| value.is_some_and(|value| value == "true");
         let mut annotations = metadata.annotations.unwrap_or_default();
@@ -129,6 +130,7 @@ impl Reader {
             routed: is_true(annotations.get(&self.keys.routed)),
             bound_label: is_true(metadata.labels.unwrap_or_default().get(&self.keys.eip_bound)),
             eip: annotations.remove(&self.keys.eip),
+            owner,
             launcher,
         })
     }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::snapshot::Owner;
 
 fn reader() -> Reader {
     Reader { keys: Keys::default(), config_map: ConfigMapName::default() }
@@ -24,7 +25,8 @@ metadata:
   annotations:
     ovn.kubernetes.io/eip: 192.168.100.101
     ovn.kubernetes.io/routed: "true"
-  labels: { ovn.kubernetes.io/eip-bound: "true" }
+  labels: { ovn.kubernetes.io/eip-bound: "true", pod-template-hash: 5d4f8c7b9 }
+  ownerReferences: [{ apiVersion: apps/v1, kind: ReplicaSet, name: web-5d4f8c7b9, uid: r, controller: true }]
 spec:
   nodeName: worker1
   containers: [{ name: main, image: lab }]
@@ -70,6 +72,7 @@ fn a_pod_and_a_node_are_reduced_to_what_matters() {
         eip: Some("192.168.100.101".to_owned()),
         routed: true,
         bound_label: true,
+        owner: Some(Owner { kind: "Deployment".to_owned(), name: "web".to_owned() }),
         launcher: None,
     };
     let node = Node {
