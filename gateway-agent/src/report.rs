@@ -10,7 +10,6 @@
 //! the EIP is released, also after a restart; `routed` without the label was set by somebody else and stays. The label
 //! of gateway nodes is only ever added: the agent's own DaemonSet selects by it.
 
-mod bucket;
 pub mod event;
 pub mod memory;
 pub mod plan;

@@ -17,11 +17,11 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::bucket::Bucket;
 use super::event::{Event, Regarding};
 use super::memory::Memory;
 use super::{Kind, MANAGER, Sent, State, Write, plan};
 use crate::annotation::Keys;
+use crate::bucket::Bucket;
 use crate::cluster::{self, ClusterError};
 use crate::metrics::Metrics;
 
