@@ -42,6 +42,8 @@ pub struct GatewayConfig {
     pub mss_clamp: bool,
     /// `icmp-error-rate`: ICMP errors that a CPU of a gateway sends in a second at most; 0 for no limit.
     pub icmp_error_rate: u32,
+    /// `garp-rate`: ARP announcements and probes that the owner sends in a second at most.
+    pub garp_rate: u32,
 }
 
 /// `type`.
@@ -65,6 +67,9 @@ pub const DEFAULT_VNI: u32 = 0xe1_6a7e;
 
 /// Default of `icmp-error-rate`, as much as Linux allows itself (`icmp_msgs_per_sec`).
 pub const DEFAULT_ERROR_RATE: u32 = 1_000;
+/// Default of `garp-rate`: all of 10,000 EIPs in less than two minutes, and no load for a switch.
+pub const DEFAULT_GARP_RATE: u32 = 100;
+
 /// What a ConfigMap says, and what is odd about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed {

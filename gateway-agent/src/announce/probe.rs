@@ -67,9 +67,10 @@ impl Probes {
             self.leave(address);
             self.asked.remove(&address);
         }
-        for address in wanted.iter().filter(|address| !self.asked.contains_key(address)).copied().collect::<Vec<_>>() {
-            let new =
-                Asked { queue: Queue::Done, at: now, sent: 0, times: 0, refusals: 0, finding: None };
+        for address in
+            wanted.iter().filter(|address| !self.asked.contains_key(address)).copied().collect::<Vec<_>>()
+        {
+            let new = Asked { queue: Queue::Done, at: now, sent: 0, times: 0, refusals: 0, finding: None };
             self.asked.insert(address, new);
             self.enter(address, Queue::Waiting, now);
         }
@@ -94,7 +95,8 @@ impl Probes {
             return Some(address);
         }
         let (_, address) = due(&self.waiting)?;
-        let crowded = self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count() * usize::from(TIMES) > rate as usize;
+        let crowded =
+            self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count() * usize::from(TIMES) > rate as usize;
         if let Some(asked) = self.asked.get_mut(&address)
             && asked.sent == 0
         {
@@ -160,7 +162,8 @@ impl Probes {
 
     /// More than a few are being asked for.
     pub(super) fn is_crowded(&self, now: Instant) -> bool {
-        self.listening.len() + self.going.len() + self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count() > 50
+        self.listening.len() + self.going.len() + self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count()
+            > 50
     }
 
     fn leave(&mut self, address: Ipv4Addr) {

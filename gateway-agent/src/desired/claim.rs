@@ -6,14 +6,17 @@
 //! before the owner has written, after a user removed `routed`, and where Kube-OVN sets `routed` on every pod.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
+
+use gateway_common::addr::Mac;
 
 use crate::annotation::parse_eip;
 use crate::config::GatewayConfig;
+use crate::desired::RouterPort;
 use crate::desired::problem::Problem;
 use crate::desired::vm::{self, Author, Launched, Vm, Wish};
-use crate::snapshot::{HeldVm, ObjectName, Pod, Snapshot};
+use crate::snapshot::{BoundLabel, HeldVm, Host, ObjectName, Pod, Snapshot};
 
 /// An EIP that is served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,6 +29,19 @@ pub struct Claim {
     pub node: String,
     /// Tunnel endpoint of its node.
     pub vtep: Ipv4Addr,
+    /// The owner of the external network has accepted the EIP, as far as this node knows.
+    pub accepted: bool,
+}
+
+/// How this node learns whether an EIP may be one: nobody else on the external network has the address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Judge {
+    /// It owns the external network, and asks there.
+    Owner,
+    /// The owner says so in the pod's label.
+    Label,
+    /// The owner knows, and has no place to say so: no API.
+    Nobody,
 }
 
 /// Who has which EIP.
@@ -39,6 +55,10 @@ pub struct Claims {
     pub idle: BTreeMap<Ipv4Addr, Vec<Claim>>,
     /// The VMs among those, and those for which an EIP is kept while they restart.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+    /// EIPs that the owner asks the external network for before it serves them, and the pods that want them.
+    pub asked: BTreeMap<Ipv4Addr, ObjectName>,
+    /// Pods whose EIP the owner refuses for a reason that other nodes may not know.
+    pub refused: BTreeSet<ObjectName>,
     /// Every refusal, conflict and wait that has a cause.
     pub problems: Vec<Problem>,
 }
@@ -64,6 +84,8 @@ struct Claimant {
     vm: Option<HeldVm>,
     idle: Vec<Claim>,
     rank: Rank,
+    /// What a gateway says of it.
+    label: BoundLabel,
 }
 
 impl Claimant {
@@ -78,9 +100,13 @@ impl Claimant {
 }
 
 /// Decides who has which EIP.
-pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
-    let vteps = snapshot.nodes.iter().filter_map(|(name, node)| Some((node.internal_ip?, name.as_str())));
-    let round = Round { snapshot, config, vteps: vteps.rev().collect() };
+pub fn claims(snapshot: &Snapshot, config: &GatewayConfig, judge: Judge) -> Claims {
+    let of_nodes = snapshot.nodes.iter().rev().flat_map(|(name, node)| {
+        let all = node.internal_ip.iter().chain(&node.addresses);
+        all.map(move |address| (*address, name.as_str()))
+    });
+    let (nodes, nics) = (of_nodes.collect(), addresses(&snapshot.host));
+    let round = Round { snapshot, config, judge, nodes, nics };
     let mut problems = Vec::new();
     let mut claimants = one_per_address(round.claimants(&mut problems), &mut problems);
     claimants.sort_by(|a, b| (a.eip, &a.rank).cmp(&(b.eip, &b.rank)));
@@ -96,16 +122,30 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
         }
     }
     claimants.dedup_by_key(|claimant| claimant.eip);
-    let (mut vms, mut idle) = (BTreeMap::new(), BTreeMap::new());
-    let served = claimants.into_iter().filter_map(|Claimant { eip, claim, vm, idle: others, .. }| {
-        vms.extend(vm.map(|vm| (eip, vm)));
-        if !others.is_empty() {
-            idle.insert(eip, others);
-        }
-        Some((eip, claim?))
-    });
-    let served = served.collect();
-    Claims { served, idle, vms, problems }
+    let mut claims = Claims { problems, ..Claims::default() };
+    for claimant in claimants {
+        round.settle(claimant, &mut claims);
+    }
+    claims
+}
+
+/// The addresses of this host's interfaces, but for those of the router port, which follow the ConfigMap.
+fn addresses(host: &Host) -> BTreeMap<Ipv4Addr, &str> {
+    let links = host.links.iter().filter(|(name, _)| *name != RouterPort::NAME);
+    let all = links.flat_map(|(name, link)| link.addresses.iter().map(|prefix| (prefix.addr, name.as_str())));
+    all.collect()
+}
+
+/// What becomes of the pod that comes first for an EIP.
+enum Standing {
+    /// It is served; the owner has accepted the EIP, or not yet as far as this node knows.
+    Served { accepted: bool },
+    /// The owner asks the external network.
+    Asked,
+    /// Somebody else has the address.
+    Taken(Problem),
+    /// The owner has refused it, and tells why.
+    Left,
 }
 
 /// Of several claimants with one pod address the first.
@@ -131,11 +171,82 @@ fn one_per_address(mut claimants: Vec<Claimant>, problems: &mut Vec<Problem>) ->
 struct Round<'a> {
     snapshot: &'a Snapshot,
     config: &'a GatewayConfig,
-    /// The nodes by their addresses; of two with one address the first by name.
-    vteps: BTreeMap<Ipv4Addr, &'a str>,
+    judge: Judge,
+    /// The nodes by their addresses of any type; of two with one address the first by name.
+    nodes: BTreeMap<Ipv4Addr, &'a str>,
+    /// The interfaces of this host by their addresses.
+    nics: BTreeMap<Ipv4Addr, &'a str>,
 }
 
 impl Round<'_> {
+    /// Takes over the claimant that comes first for its EIP.
+    fn settle(&self, claimant: Claimant, claims: &mut Claims) {
+        let standing = self.standing(&claimant);
+        let Claimant { eip, claim, vm, idle, .. } = claimant;
+        if claim.is_none() || matches!(standing, Standing::Served { .. }) {
+            claims.vms.extend(vm.map(|vm| (eip, vm)));
+            claims.idle.extend(Some((eip, idle)).filter(|(_, idle)| !idle.is_empty()));
+        }
+        let Some(claim) = claim else { return };
+        match standing {
+            Standing::Served { accepted } => _ = claims.served.insert(eip, Claim { accepted, ..claim }),
+            Standing::Asked => _ = claims.asked.insert(eip, claim.pod),
+            Standing::Taken(problem) => {
+                claims.problems.push(problem);
+                if self.judge == Judge::Owner {
+                    claims.refused.insert(claim.pod.clone());
+                    claims.asked.insert(eip, claim.pod);
+                }
+            }
+            Standing::Left => {}
+        }
+    }
+
+    /// Whether the address may be an EIP. What was accepted once stays so while it is served, whoever claims it then.
+    fn standing(&self, claimant: &Claimant) -> Standing {
+        let (eip, external) = (claimant.eip, &self.snapshot.external);
+        if let Some(nic) = self.nics.get(&eip) {
+            return self.taken(
+                claimant,
+                format!("the address of interface {nic} of node {}", self.snapshot.node_name),
+            );
+        }
+        let bound = claimant.label == BoundLabel::Bound(eip);
+        match self.judge {
+            Judge::Nobody => Standing::Served { accepted: true },
+            Judge::Label if claimant.label == BoundLabel::Refused => Standing::Left,
+            Judge::Label => Standing::Served { accepted: bound },
+            Judge::Owner if bound || self.snapshot.held.accepted.contains(&eip) => {
+                Standing::Served { accepted: true }
+            }
+            Judge::Owner => match external.in_use.get(&eip).copied().or_else(|| self.neighbor(eip)) {
+                Some(mac) => self.taken(claimant, format!("in use by MAC {mac} on the external network")),
+                None if external.free.contains(&eip) => Standing::Served { accepted: true },
+                None => Standing::Asked,
+            },
+        }
+    }
+
+    fn taken(&self, claimant: &Claimant, by: String) -> Standing {
+        Standing::Taken(Problem::refused(
+            claimant.object(),
+            self.snapshot.keys.eip_field(),
+            format!("{} is {by}", claimant.eip),
+            format!(
+                "choose a free address of {}; this one is tried again within ten minutes, and at once when the \
+                 annotation changes",
+                self.config.external_gateway.trunc()
+            ),
+        ))
+    }
+
+    /// Who has an address as the kernel knows it. At the router port stale entries are confirmed, so they mean something.
+    fn neighbor(&self, eip: Ipv4Addr) -> Option<Mac> {
+        let host = &self.snapshot.host;
+        let port = host.links.get(RouterPort::NAME)?.ifindex;
+        host.neighbors.get(&(port, eip)).copied().filter(|mac| *mac != self.config.nic_mac)
+    }
+
     fn claimants(&self, problems: &mut Vec<Problem>) -> Vec<Claimant> {
         let mut claimants = Vec::new();
         for (name, pod) in self.snapshot.pods.iter().filter(|(_, pod)| pod.launcher.is_none()) {
@@ -161,13 +272,14 @@ impl Round<'_> {
         let rank = Rank {
             ends: pod.terminating,
             unready: !pod.ready,
-            bound: Reverse(pod.bound_label),
+            bound: Reverse(pod.bound_label == BoundLabel::Bound(eip)),
             routed: Reverse(pod.routed),
             held: Reverse(self.snapshot.held.pods.get(&eip) == Some(&claim.pod_ip)),
             created: pod.created,
             name: name.clone(),
         };
-        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, idle: Vec::new(), rank }))
+        let label = pod.bound_label;
+        Ok(Some(Claimant { eip, claim: Some(claim), vm: None, idle: Vec::new(), rank, label }))
     }
 
     /// What a VM asks for. Neither that its pod terminates nor that it is not ready makes it yield: a restart or a
@@ -202,10 +314,14 @@ impl Round<'_> {
             asked_by: wish.by.pod(),
         };
         let eldest = vm.pods.iter().map(|pod| pod.pod.created).min().unwrap_or_default();
+        let bound = vm.pods.iter().any(|pod| pod.pod.bound_label == BoundLabel::Bound(eip));
+        let of_active = || active.map(|active| active.pod.bound_label).unwrap_or_default();
+        // Before the label has followed the guest, the pod it came from has it.
+        let label = if bound { BoundLabel::Bound(eip) } else { of_active() };
         let rank = Rank {
             ends: vm.superseded,
             unready: false,
-            bound: Reverse(vm.pods.iter().any(|pod| pod.pod.bound_label)),
+            bound: Reverse(bound),
             routed: Reverse(vm.pods.iter().any(|pod| pod.pod.routed)),
             // Who keeps it without a pod had it: whoever waits and was not written to did not.
             held: Reverse(held || claim.is_none()),
@@ -214,7 +330,7 @@ impl Round<'_> {
         };
         // What is wrong with one of these is told when the guest comes there.
         let idle = vm::idle(vm, active).filter_map(|pod| self.claim(pod.name, pod.pod, eip).ok()?);
-        Ok(Some(Claimant { eip, claim, vm: Some(remembered), idle: idle.collect(), rank }))
+        Ok(Some(Claimant { eip, claim, vm: Some(remembered), idle: idle.collect(), rank, label }))
     }
 
     /// Whether a VM is remembered to have an EIP.
@@ -290,7 +406,7 @@ impl Round<'_> {
                 return Err(Problem::refused(object(), field, error.to_string(), error.remedy(config)));
             }
         };
-        if let Some(node) = self.vteps.get(&eip) {
+        if let Some(node) = self.nodes.get(&eip) {
             let message = format!("{eip} is the address of node {node}");
             let remedy = format!("choose a free address of {}", config.external_gateway.trunc());
             return Err(Problem::refused(object(), field, message, remedy));
@@ -311,6 +427,6 @@ impl Round<'_> {
                 "create the Node with its InternalIP",
             ));
         };
-        Ok(Some(Claim { pod: name.clone(), pod_ip, node: node.clone(), vtep }))
+        Ok(Some(Claim { pod: name.clone(), pod_ip, node: node.clone(), vtep, accepted: false }))
     }
 }

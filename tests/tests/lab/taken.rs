@@ -63,7 +63,8 @@ fn an_address_of_a_nic_of_the_gateway_is_refused() -> Result<()> {
     let lab = scene("tk2-", 1500)?;
     let sibling = ["ip", "link", "add", "mv0", "link", "enp8s0", "type", "macvlan", "mode", "bridge"];
     lab.read("gw1", &sibling)?;
-    for (nic, address) in [("enp8s0", "192.168.100.11"), ("mv0", "192.168.100.12"), ("lo", "192.168.100.13")] {
+    for (nic, address) in [("enp8s0", "192.168.100.11"), ("mv0", "192.168.100.12"), ("lo", "192.168.100.13")]
+    {
         lab.read("gw1", &["ip", "addr", "add", &format!("{address}/32"), "dev", nic])?;
         lab.annotate("pod2a", Some(address))?;
         told(&lab, &["refused", "pod default/pod2a", address, nic])?;
@@ -102,7 +103,8 @@ fn an_eip_that_somebody_else_claims_is_defended_now_and_then() -> Result<()> {
     let mac = Mac::host("192.168.100.1".parse()?).to_string();
     let problem = told(&lab, &["contested", "pod default/pod1a", EIP1, &mac])?;
     let frames = capture.stop()?;
-    let defended = format!("arp.isgratuitous == 1 && arp.src.hw_mac == {NIC_MAC} && arp.src.proto_ipv4 == {EIP1}");
+    let defended =
+        format!("arp.isgratuitous == 1 && arp.src.hw_mac == {NIC_MAC} && arp.src.proto_ipv4 == {EIP1}");
     let times = frames.matching(&defended)?;
     ensure!(times.len() == 1, "defended once in ten seconds: {times:?}; {problem}");
     ensure!(metric(&lab, "gw1", "eip_gateway_arp_conflicts_total")? >= 3, "conflicts are counted");

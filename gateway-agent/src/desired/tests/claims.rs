@@ -152,9 +152,9 @@ fn conflicts_are_told_apart_from_refusals() {
 /// The label and `routed` are seen by all: they count before what one agent remembers, and memory before age.
 #[test]
 fn agents_agree_whatever_they_remember() {
-    let label = |pod: &mut Pod| pod.bound_label = true;
+    let label = |pod: &mut Pod| pod.bound_label = BoundLabel::Bound(EIP);
     let routed = |pod: &mut Pod| pod.routed = true;
-    let both = |pod: &mut Pod| (pod.bound_label, pod.routed) = (true, true);
+    let both = |pod: &mut Pod| (pod.bound_label, pod.routed) = (BoundLabel::Bound(EIP), true);
     let yields = |pod: &mut Pod| pod.ready = false;
     for (case, cluster, winner, by_memory) in [
         ("nothing written yet", two(), "a", true),
