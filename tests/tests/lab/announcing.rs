@@ -7,7 +7,7 @@ use gateway_lab::{Lab, NIC_IP, NIC_MAC};
 
 use crate::capture::{Capture, Frames};
 use crate::events::manifest;
-use crate::scene::{EIP1, EIP2, eips, eventually, reaches, scene};
+use crate::scene::{EIP1, EIP2, Scene, eips, eventually, reaches, scene};
 
 /// The switch's end of the external NIC's wire.
 const PORT: &str = "gw1-enp8s0";
@@ -41,34 +41,54 @@ fn soon(frames: &Frames, address: &str, since: f64, limit: f64) -> Result<()> {
     Ok(())
 }
 
-/// The test of a way to lose the external link: `end` and `begin` are carried out in these namespaces.
-fn lost_and_back(prefix: &str, end: (&str, &[&str]), begin: (&str, &[&str])) -> Result<()> {
+/// A lab whose first announcements are over, and what arrives at the client from now on.
+fn quiet(prefix: &str) -> Result<(Scene, Capture)> {
     let lab = scene(prefix, 1500)?;
-    // The first announcements are over.
     std::thread::sleep(Duration::from_millis(2500));
     let capture = Capture::arriving(&lab, "client", "eth0")?;
-    lab.read(end.0, end.1)?;
-    std::thread::sleep(Duration::from_secs(1));
-    let since = epoch()?;
-    lab.read(begin.0, begin.1)?;
+    Ok((lab, capture))
+}
+
+/// All that is owned was announced within a second, and is reached.
+fn all_soon(lab: &Lab, capture: Capture, since: f64) -> Result<()> {
     std::thread::sleep(Duration::from_millis(1200));
     let frames = capture.stop()?;
     soon(&frames, &NIC_IP.to_string(), since, 1.0)?;
     soon(&frames, EIP1, since, 1.0)?;
-    reaches(&lab, "client", EIP1, 2).map(drop)
+    reaches(lab, "client", EIP1, 2).map(drop)
 }
 
 #[test]
 fn after_the_carrier_came_back() -> Result<()> {
-    let link = |state| ["ip", "link", "set", PORT, state];
-    lost_and_back("an1-", ("switch", &link("down")), ("switch", &link("up")))
+    let (lab, capture) = quiet("an1-")?;
+    plug(&lab, "down")?;
+    std::thread::sleep(Duration::from_secs(1));
+    let since = epoch()?;
+    plug(&lab, "up")?;
+    all_soon(&lab, capture, since)
 }
 
 #[test]
 fn after_the_nic_was_down() -> Result<()> {
-    // The agent sets the NIC up again by itself; who is faster does not matter.
-    let link = |state| ["ip", "link", "set", "enp8s0", state];
-    lost_and_back("an2-", ("gw1", &link("down")), ("gw1", &link("up")))
+    let (lab, capture) = quiet("an2-")?;
+    let since = epoch()?;
+    // The agent sets it up again.
+    lab.read("gw1", &["ip", "link", "set", "enp8s0", "down"])?;
+    all_soon(&lab, capture, since)
+}
+
+#[test]
+fn after_the_node_was_not_ready_and_another_gateway_may_have_owned() -> Result<()> {
+    let (lab, capture) = quiet("an6-")?;
+    let file = manifest(&lab, "node-gw1")?;
+    let node = std::fs::read_to_string(lab.manifests().join(&file))?;
+    let ready = "status: \"True\"\n";
+    let since = epoch()?;
+    lab.write_manifest(
+        &file,
+        &node.replace(ready, &format!("{ready}      lastTransitionTime: 2026-01-01T00:00:00Z\n")),
+    )?;
+    all_soon(&lab, capture, since)
 }
 
 #[test]
