@@ -361,29 +361,15 @@ mod tests {
     #[test]
     fn a_patch_says_no_more_than_has_to_change() {
         let keys = Keys::default();
-        let bound = Some(BoundLabel::Bound([10, 0, 0, 1].into()));
-        for (set, routed, label, expected) in [
-            (
-                true,
-                true,
-                bound,
-                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"},"labels":{"ovn.kubernetes.io/eip-bound":"10.0.0.1"}}}"#,
-            ),
-            (true, true, None, r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"}}}"#),
-            (
-                false,
-                false,
-                Some(BoundLabel::Absent),
-                r#"{"metadata":{"labels":{"ovn.kubernetes.io/eip-bound":null}}}"#,
-            ),
-            (
-                false,
-                true,
-                Some(BoundLabel::Refused),
-                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":null},"labels":{"ovn.kubernetes.io/eip-bound":"false"}}}"#,
-            ),
+        let (bound, refused) = (Some(BoundLabel::Bound([10, 0, 0, 1].into())), Some(BoundLabel::Refused));
+        let (routed, label) = ("ovn.kubernetes.io/routed", "ovn.kubernetes.io/eip-bound");
+        for (set, writes_routed, writes, expected) in [
+            (true, true, bound, json!({"annotations": {routed: "true"}, "labels": {label: "10.0.0.1"}})),
+            (true, true, None, json!({"annotations": {routed: "true"}})),
+            (false, false, Some(BoundLabel::Absent), json!({"labels": {label: null}})),
+            (false, true, refused, json!({"annotations": {routed: null}, "labels": {label: "false"}})),
         ] {
-            assert_eq!(pod_patch(&keys, set, routed, label).to_string(), expected);
+            assert_eq!(pod_patch(&keys, set, writes_routed, writes), json!({"metadata": expected}));
         }
     }
 

@@ -1,3 +1,5 @@
+mod labels;
+
 use std::time::{Duration, Instant};
 
 use gateway_common::addr::Prefix;
@@ -105,7 +107,7 @@ fn what_is_missing_is_written_once() {
 #[test]
 fn a_state_says_what_is_written() {
     type Change = fn(&mut State);
-    let cases: [(&str, Change, &[&str]); 16] = [
+    let cases: [(&str, Change, &[&str]); 12] = [
         ("another node owns", |s| s.desired.gateways.owner = Some("gw2".to_owned()), &[]),
         ("not programmed yet", |s| s.programmed.clear(), &[]),
         (
@@ -123,39 +125,6 @@ fn a_state_says_what_is_written() {
             &[],
         ),
         ("only the label", |s| pod(s, "web").bound_label = BoundLabel::Bound(EIP), &["+routed web"]),
-        (
-            "labelled with another EIP, or by an older gateway",
-            |s| {
-                pod(s, "web").routed = true;
-                pod(s, "web").bound_label = BoundLabel::Other;
-            },
-            &["+label web"],
-        ),
-        (
-            "the external network has another owner of the address",
-            |s| {
-                release(s, EIP);
-                s.desired.refused.insert(name("web"));
-            },
-            &["-refused web"],
-        ),
-        (
-            "the same, told",
-            |s| {
-                release(s, EIP);
-                s.desired.refused.insert(name("web"));
-                pod(s, "web").bound_label = BoundLabel::Refused;
-            },
-            &[],
-        ),
-        (
-            "it asks for another",
-            |s| {
-                release(s, EIP);
-                pod(s, "web").bound_label = BoundLabel::Refused;
-            },
-            &["-label web"],
-        ),
         (
             "released",
             |s| {
