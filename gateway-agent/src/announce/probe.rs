@@ -12,6 +12,8 @@ const TIMES: u8 = 3;
 const INTERVAL: Duration = Duration::from_millis(30);
 /// Time after the last one, before silence means that the address is free.
 const SILENCE: Duration = Duration::from_millis(40);
+/// More than so many that wait are a crowd: what is found of it is told now and then.
+const CROWD: usize = 50;
 /// First pause before an address in use is asked for again; it doubles up to [`RETRY_MAX`].
 const RETRY: Duration = Duration::from_secs(60);
 /// Longest pause.
@@ -95,8 +97,7 @@ impl Probes {
             return Some(address);
         }
         let (_, address) = due(&self.waiting)?;
-        let crowded =
-            self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count() * usize::from(TIMES) > rate as usize;
+        let crowded = self.waits_more_than(now, rate as usize / usize::from(TIMES));
         if let Some(asked) = self.asked.get_mut(&address)
             && asked.sent == 0
         {
@@ -160,10 +161,13 @@ impl Probes {
         self.listening.first().map(|(at, _)| *at)
     }
 
-    /// More than a few are being asked for.
+    /// So many wait that their findings are not told one by one.
     pub(super) fn is_crowded(&self, now: Instant) -> bool {
-        self.listening.len() + self.going.len() + self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).count()
-            > 50
+        self.waits_more_than(now, CROWD)
+    }
+
+    fn waits_more_than(&self, now: Instant, count: usize) -> bool {
+        self.waiting.range(..=(now, Ipv4Addr::BROADCAST)).nth(count).is_some()
     }
 
     fn leave(&mut self, address: Ipv4Addr) {

@@ -52,6 +52,34 @@ fn the_rate_holds_for_all_that_is_said() {
     assert_eq!(external.free.len(), 2_000);
 }
 
+/// Ten thousand EIPs at once, for instance after a reboot without a label: the owner serves what was found to be free.
+#[test]
+fn ten_thousand_new_eips_take_two_hundred_seconds() {
+    let (start, mut speaker) = (Instant::now(), Speaker::new(Instant::now(), None));
+    let mut orders = order(0, 10_000);
+    speaker.order(start, Some(orders.clone()));
+    let (mut announced, mut second) = (BTreeSet::new(), 0);
+    while announced.len() < 10_001 {
+        for milliseconds in (second * 1000..(second + 1) * 1000).step_by(10) {
+            let now = start + Duration::from_millis(milliseconds);
+            speaker.settle(now, || true);
+            while let Some(frame) = speaker.next(now) {
+                speaker.sent(now, frame);
+                if let Frame::Announcement(address) = frame {
+                    announced.insert(address);
+                }
+            }
+            if let Some(external) = speaker.report(now) {
+                orders.probe.retain(|address| !external.free.contains(address));
+                orders.owned.extend(external.free);
+                speaker.order(now, Some(orders.clone()));
+            }
+        }
+        second += 1;
+    }
+    assert!((195..=210).contains(&second), "{second} s");
+}
+
 #[test]
 fn one_new_eip_needs_a_hundred_milliseconds_beside_ten_thousand_old_ones() {
     let (start, mut speaker) =
