@@ -179,3 +179,19 @@ fn who_answers_or_wants_the_same_has_it_and_we_are_not_others() {
         );
     }
 }
+
+#[test]
+fn disowned_and_owned_again_is_as_at_first() {
+    let (start, mut speaker) = (Instant::now(), Speaker::new(Instant::now(), None));
+    for round in 0..2 {
+        let now = start + Duration::from_secs(10 * round);
+        speaker.order(now, Some(Order { epoch: round, ..order(0, 1) }));
+        let said = play(&mut speaker, now, 0, 200);
+        assert_eq!(said.len(), 4, "{said:?}");
+        let free = speaker.report(now + Duration::from_millis(200)).unwrap().free;
+        assert_eq!(free, addresses(100_000, 1), "round {round}");
+        speaker.order(now + Duration::from_secs(1), None);
+        assert_eq!(speaker.wait(now + Duration::from_secs(1)), None);
+        assert_eq!(speaker.report(now + Duration::from_secs(1)), Some(External::default()));
+    }
+}
