@@ -30,7 +30,8 @@ pub struct Keys {
     pub eip: String,
     /// Pod annotation: `"true"` once the EIP is programmed.
     pub routed: String,
-    /// Pod label: `"true"` while a gateway has its EIP bound. Workers find EIP pods of other nodes by it.
+    /// Pod label: the EIP while a gateway has it bound, `"false"` when it was refused. Workers find EIP pods of other
+    /// nodes by it.
     pub eip_bound: String,
     /// Node label: `"true"` on a gateway.
     pub external_gw: String,

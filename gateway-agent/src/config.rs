@@ -45,6 +45,8 @@ pub struct GatewayConfig {
     /// `slow-path-rate`: packets that a CPU of a gateway gives the kernel in a second to resolve a next hop, and copies
     /// it makes to cut fragments of them, at most; 0 for no limit.
     pub slow_path_rate: u32,
+    /// `garp-rate`: ARP announcements and probes that the owner sends in a second at most.
+    pub garp_rate: u32,
 }
 
 /// `type`.
@@ -70,6 +72,9 @@ pub const DEFAULT_VNI: u32 = 0xe1_6a7e;
 pub const DEFAULT_ERROR_RATE: u32 = 1_000;
 /// Default of `slow-path-rate`: some 3 % of a CPU.
 pub const DEFAULT_SLOW_PATH_RATE: u32 = 10_000;
+/// Default of `garp-rate`: all of 10,000 EIPs in less than two minutes, and no load for a switch.
+pub const DEFAULT_GARP_RATE: u32 = 100;
+
 /// What a ConfigMap says, and what is odd about it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Parsed {

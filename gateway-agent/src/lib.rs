@@ -9,6 +9,7 @@ pub mod annotation;
 pub mod announce;
 pub mod apply;
 pub mod attach;
+mod bucket;
 pub mod cli;
 pub mod cluster;
 pub mod config;

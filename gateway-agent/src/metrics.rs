@@ -40,6 +40,7 @@ pub struct Metrics {
     step_errors: Family<Labels<1>, Counter>,
     event_to_map: Histogram,
     api_writes: Family<Labels<2>, Counter>,
+    arp_conflicts: Counter,
 }
 
 impl Default for Metrics {
@@ -52,6 +53,7 @@ impl Default for Metrics {
             step_errors: Family::default(),
             event_to_map: Histogram::new(LATENCY_BUCKETS),
             api_writes: Family::default(),
+            arp_conflicts: Counter::default(),
         };
         for state in ["bound", "refused", "conflict"] {
             metrics.set_eips(state, 0);
@@ -73,6 +75,11 @@ impl Metrics {
             self.set_eips("bound", desired.bindings().count());
             self.owner.set(i64::from(desired.gateways.owner.as_deref() == Some(node)));
         }
+    }
+
+    /// So many ARP packets of others have claimed one of our addresses by now.
+    pub fn arp_conflicts(&self, total: u64) {
+        self.arp_conflicts.inc_by(total.saturating_sub(self.arp_conflicts.get()));
     }
 
     fn set_eips(&self, state: &'static str, count: usize) {
@@ -164,6 +171,11 @@ impl Exposition {
             "api_writes",
             "Writes to the Kubernetes API by kind and result",
             metrics.api_writes.clone(),
+        );
+        registry.register(
+            "arp_conflicts",
+            "ARP packets of others that claimed one of our addresses on the external network",
+            metrics.arp_conflicts.clone(),
         );
         registry.register_collector(Box::new(maps::Pinned::new(pin)));
         let in_cluster = Arc::<in_cluster::Counted>::default();

@@ -6,11 +6,11 @@
 //! Who writes: the node that owns the external network. Where nobody does, because there is no good configuration or
 //! no gateway, problems of the ConfigMap are told by one node all the same, see [`plan::duty`].
 //!
-//! Whose a value is: the label `eip-bound` on a pod is ours alone and says that `routed` is ours too. Both go when
-//! the EIP is released, also after a restart; `routed` without the label was set by somebody else and stays. The label
-//! of gateway nodes is only ever added: the agent's own DaemonSet selects by it.
+//! Whose a value is: the label `eip-bound` on a pod is ours alone and says that `routed` is ours too. It names the EIP
+//! that is bound, so that one the pod asks for later is not taken for it, or says `"false"` where the EIP was refused: workers
+//! cannot ask the external network, and leave such a pod alone. Both go when the EIP is released, also after a restart;
+//! `routed` without the label was set by somebody else and stays. The label of gateway nodes is only ever added: the agent's own DaemonSet selects by it.
 
-mod bucket;
 pub mod event;
 pub mod memory;
 pub mod plan;
@@ -21,7 +21,7 @@ use std::net::Ipv4Addr;
 
 use crate::desired::Desired;
 use crate::report::event::Event;
-use crate::snapshot::{ObjectName, Snapshot};
+use crate::snapshot::{BoundLabel, ObjectName, Snapshot};
 
 /// Field manager of our patches, and reporting controller of our Events.
 pub const MANAGER: &str = "eip-gateway";
@@ -48,12 +48,12 @@ pub enum Write {
         uid: String,
         /// Its resource version: a pod that has changed since is looked at again first.
         version: String,
-        /// Set them; `false`: remove them.
+        /// The EIP is bound; `false`: it is not.
         set: bool,
-        /// The annotation has to change.
+        /// The annotation has to change: to `"true"` if it is bound, else away.
         routed: bool,
-        /// The label has to change.
-        label: bool,
+        /// What the label has to become; `None`: it is right.
+        label: Option<BoundLabel>,
     },
     /// Label `external-gw` of a gateway node.
     Node {

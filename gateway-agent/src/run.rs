@@ -11,6 +11,7 @@ mod writer;
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +29,7 @@ use crate::apply::neighbor::Observed;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, RouterPort, State, desired};
 use crate::requirements::{self, Purpose};
-use crate::snapshot::{ConfigMapName, Configured, Held, Host, Snapshot};
+use crate::snapshot::{ConfigMapName, Configured, External, Held, Host, Snapshot};
 use crate::source::host::{self, HostError, Watch};
 use crate::status::StatusFile;
 
@@ -74,10 +75,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let observer = Observer::start(&options);
-    let writer = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
+    let (writer, mut found) = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
     held.pods.extend(writer.held());
+    held.accepted = writer.accepted();
     let mut source = Inputs::start(&options, &held)?;
     let mut agent = Agent::new(options.node, held, writer, status, observer);
     info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
@@ -95,6 +97,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 agent.observer.event();
                 sleep_until(source.settled_at(settled)).await;
                 source.scan()?;
+            }
+            changed = found.changed() => {
+                changed?;
+                sleep_until(settled + DEBOUNCE).await;
+                agent.external = Arc::clone(&found.borrow_and_update());
             }
             () = sleep_until(agent.status.due().map_or(due, Into::into)), if agent.status.due().is_some() => {
                 agent.write_status();
@@ -137,6 +144,8 @@ struct Agent {
     writer: Writer,
     reporter: Reporter,
     observer: Observer,
+    /// What the announcer has found on the external network.
+    external: Arc<External>,
     status: StatusFile,
     /// Why the status file could not be written.
     status_failed: Option<Problem>,
@@ -153,6 +162,7 @@ impl Agent {
             writer,
             reporter: Reporter::default(),
             observer,
+            external: Arc::default(),
             status,
             status_failed: None,
             phase: Phase::Starting,
@@ -220,6 +230,7 @@ impl Agent {
             Err(error) => return Err(error.into()),
         }
         snapshot.held.clone_from(&self.held);
+        snapshot.external.clone_from(&self.external);
         let decided = desired(&snapshot);
         decided.remember(&mut self.held);
         self.status.note(&decided);
@@ -265,7 +276,7 @@ impl Agent {
         let stale = watch.take_stale();
         let neighbors = Observed { resolved: &host.neighbors, managed: watch.managed(), stale: &stale };
         let outcome = self.writer.apply(wanted, host, neighbors, verify).await?;
-        if outcome.complete && self.phase != Phase::InSync {
+        if outcome.complete && self.phase != Phase::InSync && !wanted.probing {
             info!(eips = wanted.eips.len(), pods = wanted.pods.len(), nodes = wanted.vteps.len(), "in sync");
             self.phase = Phase::InSync;
         } else if outcome.complete && outcome.changes > 0 {

@@ -37,6 +37,11 @@ pub struct Snapshot {
     pub service_cidrs: BTreeSet<Prefix>,
     /// Links, addresses, neighbours and routes of this host.
     pub host: Host,
+    /// What was found on the external network, on the node that owns it.
+    pub external: External,
+    /// A gateway's answer can be read from the pods' label: the source is the Kubernetes API. A directory of manifests
+    /// is their author's, and nobody writes there.
+    pub labels: bool,
     /// Who was served before: at start what the status file
     /// [holds](crate::status::StatusFile::held) and, above that, the pinned tables'
     /// [`served`](crate::tables::Tables::served); after the first decision what that
@@ -55,6 +60,21 @@ pub struct Held {
     pub pods: BTreeMap<Ipv4Addr, Ipv4Addr>,
     /// EIP → the VM that has it, also while it restarts.
     pub vms: BTreeMap<Ipv4Addr, HeldVm>,
+    /// EIPs that the owner of the external network has accepted: they are not asked for there again.
+    pub accepted: BTreeSet<Ipv4Addr>,
+}
+
+/// What this node has found on the external network by ARP.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct External {
+    /// Addresses that nobody answered for.
+    pub free: BTreeSet<Ipv4Addr>,
+    /// Addresses that somebody has, and with which MAC.
+    pub in_use: BTreeMap<Ipv4Addr, Mac>,
+    /// Addresses of ours that somebody else uses as well, and with which MAC.
+    pub contested: BTreeMap<Ipv4Addr, Mac>,
+    /// ARP packets of others so far that claimed one of our addresses.
+    pub conflicts: u64,
 }
 
 /// A VM that was served.
@@ -151,8 +171,8 @@ pub struct Pod {
     pub eip: Option<String>,
     /// The annotation `ovn.kubernetes.io/routed` is `"true"`.
     pub routed: bool,
-    /// The label `ovn.kubernetes.io/eip-bound` is `"true"`: a gateway has bound its EIP.
-    pub bound_label: bool,
+    /// The label `ovn.kubernetes.io/eip-bound`.
+    pub bound_label: BoundLabel,
     /// What made it, and makes its successor.
     pub owner: Option<Owner>,
     /// It may run the guest of a KubeVirt VM.
@@ -170,6 +190,43 @@ pub struct Owner {
     pub kind: String,
     /// Its name.
     pub name: String,
+}
+
+/// What a gateway says of a pod's EIP, in the label `ovn.kubernetes.io/eip-bound`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BoundLabel {
+    /// Nothing: there is no label.
+    #[default]
+    Absent,
+    /// The address: a gateway has bound this EIP.
+    Bound(Ipv4Addr),
+    /// `"false"`: a gateway has refused the EIP, for a reason that others may not know.
+    Refused,
+    /// Something that no gateway of this version writes, such as `"true"`.
+    Other,
+}
+
+impl BoundLabel {
+    /// The value that says that a gateway has refused an EIP.
+    pub const REFUSED: &str = "false";
+
+    /// Reads the label's value.
+    pub fn of(value: Option<&str>) -> Self {
+        match value {
+            None => Self::Absent,
+            Some(Self::REFUSED) => Self::Refused,
+            Some(value) => value.parse().map_or(Self::Other, Self::Bound),
+        }
+    }
+
+    /// The value to write; `None`: no label.
+    pub fn value(self) -> Option<String> {
+        match self {
+            Self::Absent | Self::Other => None,
+            Self::Bound(eip) => Some(eip.to_string()),
+            Self::Refused => Some(Self::REFUSED.to_owned()),
+        }
+    }
 }
 
 /// What makes a pod a launcher of KubeVirt: it is owned by a VirtualMachineInstance. Pods that provision or attach
@@ -212,8 +269,12 @@ pub struct Vmi {
 pub struct Node {
     /// The IPv4 address of type `InternalIP`: the node's tunnel endpoint.
     pub internal_ip: Option<Ipv4Addr>,
+    /// Its IPv4 addresses of any type.
+    pub addresses: Vec<Ipv4Addr>,
     /// Condition `Ready` is `True`.
     pub ready: bool,
+    /// When that condition last changed, seconds since the epoch.
+    pub ready_since: Option<i64>,
     /// Label `ovn.kubernetes.io/external-gw` is `"true"`.
     pub gateway_label: bool,
     /// IPv4 entries of `spec.podCIDRs` (or `spec.podCIDR`).
@@ -244,6 +305,8 @@ pub struct Link {
     pub up: bool,
     /// Up, and with something at the other end of the cable.
     pub carrier: bool,
+    /// How often it had its carrier back.
+    pub carrier_ups: u32,
     /// What it takes of the frames that XDP redirects to it.
     pub takes: Takes,
     /// For a macvlan: the ifindex of the link below.

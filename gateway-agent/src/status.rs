@@ -144,7 +144,7 @@ impl StatusFile {
     /// Who was served as last decided, cluster-wide: a worker's tables know of its own pods only.
     pub fn held(&self) -> Held {
         let pods = self.current.bindings.iter().map(|binding| (binding.eip, binding.pod_ip)).collect();
-        Held { pods, vms: self.current.vms.clone() }
+        Held { pods, vms: self.current.vms.clone(), ..Held::default() }
     }
 
     /// Takes a decision over.

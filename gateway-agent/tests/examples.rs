@@ -25,6 +25,8 @@ fn the_manifests_bind_the_pods_eip_without_a_complaint() {
         let link = Link { ifindex, mtu: 1500, up: true, carrier: true, addresses, ..Link::default() };
         snapshot.host.links.insert(name.to_owned(), link);
     }
+    // Nobody on the external network has the address.
+    snapshot.external.free.insert([192, 168, 100, 101].into());
     let desired = desired(&snapshot);
     let bound: Vec<_> = desired.bindings().map(|(eip, pod)| (eip.to_string(), pod.to_string())).collect();
     assert_eq!(bound, [("192.168.100.101".to_owned(), "default/web".to_owned())]);

@@ -5,20 +5,26 @@ use std::collections::BTreeMap;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::wire::geneve;
 
-use super::{DEFAULT_ERROR_RATE, DEFAULT_SLOW_PATH_RATE, DEFAULT_VNI, GatewayConfig, Topology, derived_mac};
+use super::{
+    DEFAULT_ERROR_RATE, DEFAULT_GARP_RATE, DEFAULT_SLOW_PATH_RATE, DEFAULT_VNI, GatewayConfig, Topology,
+    derived_mac,
+};
 use crate::desired::RouterPort;
 use crate::desired::problem::Problem;
 
 /// As much as a CPU could send; more is a slip of the pen.
 const MAX_RATE: u32 = 1_000_000;
+/// As much as was ever seen to be of use; more is a broadcast storm.
+const MAX_GARP_RATE: u32 = 10_000;
 
 /// Every key this version understands.
-const KEYS: [&str; 14] = [
+const KEYS: [&str; 15] = [
     "cluster-cidrs",
     "enable-external-gw",
     "external-gw-addr",
     "external-gw-nic",
     "external-gw-nodes",
+    "garp-rate",
     "geneve-port",
     "geneve-vni",
     "icmp-error-rate",
@@ -99,6 +105,7 @@ impl<'a> Reader<'a> {
         let slow_path_rate = self.optional("slow-path-rate", DEFAULT_SLOW_PATH_RATE, |reader, text| {
             reader.rate("slow-path-rate", text, "packets")
         });
+        let garp_rate = self.optional("garp-rate", DEFAULT_GARP_RATE, Self::garp_rate);
         if let (Some(external), Some(Some(underlay))) = (&external_nic, &underlay_nic)
             && external == underlay
         {
@@ -122,6 +129,7 @@ impl<'a> Reader<'a> {
             mss_clamp: mss_clamp?,
             icmp_error_rate: icmp_error_rate?,
             slow_path_rate: slow_path_rate?,
+            garp_rate: garp_rate?,
         })
     }
 
@@ -281,6 +289,18 @@ impl<'a> Reader<'a> {
                 key,
                 format!("{text:?} is no number of {what} a second"),
                 "write a number from 1 to 1000000, or 0 for no limit",
+            );
+        }
+        rate
+    }
+
+    fn garp_rate(&mut self, text: &str) -> Option<u32> {
+        let rate = text.parse().ok().filter(|rate| (1..=MAX_GARP_RATE).contains(rate));
+        if rate.is_none() {
+            self.refuse(
+                "garp-rate",
+                format!("{text:?} is no number of ARP frames a second"),
+                "write a number from 1 to 10000; 10 where the switch counts ARP (Dynamic ARP Inspection), or nothing for 100",
             );
         }
         rate

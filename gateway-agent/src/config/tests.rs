@@ -48,6 +48,7 @@ fn the_operators_configmap_is_taken_with_defaults() {
             mss_clamp: true,
             icmp_error_rate: 1_000,
             slow_path_rate: 10_000,
+            garp_rate: 100,
         }
     );
 }
@@ -63,12 +64,13 @@ fn every_key_is_read() {
         ("cluster-cidrs", "10.96.0.1/12, 10.244.0.0/16"),
         ("mss-clamp", "False"),
         ("icmp-error-rate", "0"),
+        ("garp-rate", " 10 "),
     ])
     .unwrap()
     .config
     .unwrap();
     assert!(!config.mss_clamp);
-    assert_eq!(config.icmp_error_rate, 0);
+    assert_eq!((config.icmp_error_rate, config.garp_rate), (0, 10));
     assert_eq!(config.gateway_nodes, ["gw1", "gw2"]);
     assert_eq!(config.nic_mac, Mac([0x02, b'e', 192, 168, 100, 254]));
     assert_eq!((config.geneve_vni, config.geneve_port), (16, 7000));
@@ -141,6 +143,9 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ("mss-clamp", "no", "\"no\" is neither \"true\" nor \"false\""),
     ("icmp-error-rate", "-1", "\"-1\" is no number of ICMP errors a second"),
     ("icmp-error-rate", "1000001", "\"1000001\" is no number of ICMP errors a second"),
+    ("garp-rate", "0", "\"0\" is no number of ARP frames a second"),
+    ("garp-rate", "10001", "\"10001\" is no number of ARP frames a second"),
+    ("garp-rate", "15/s", "\"15/s\" is no number of ARP frames a second"),
     ("cluster-cidrs", "10.0.0.0/8,x", "\"x\": not an IPv4 prefix like 192.168.100.1/24"),
     ("cluster-cidrs", "0.0.0.0/0", "\"0.0.0.0/0\" is every address, so nothing would leave by the gateway"),
 ];

@@ -6,16 +6,19 @@
 //! others. Its own memory decides where the label says nothing, or the same of both, such as before
 //! the owner has written. `routed`, which any user may write, decides nothing.
 
+mod standing;
+
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 
+pub use self::standing::Judge;
 use crate::annotation::parse_eip;
 use crate::config::GatewayConfig;
 use crate::desired::problem::Problem;
 use crate::desired::rank::{self, Family, Rank};
 use crate::desired::vm::{self, Author, Launched, Vm, Wish};
-use crate::snapshot::{HeldVm, ObjectName, Pod, Snapshot};
+use crate::snapshot::{BoundLabel, HeldVm, ObjectName, Pod, Snapshot};
 
 /// An EIP that is served.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -28,6 +31,8 @@ pub struct Claim {
     pub node: String,
     /// Tunnel endpoint of its node.
     pub vtep: Ipv4Addr,
+    /// The owner of the external network has accepted the EIP, as far as this node knows.
+    pub accepted: bool,
 }
 
 /// Who has which EIP.
@@ -44,6 +49,10 @@ pub struct Claims {
     /// Pods that have an EIP and wait for an address or their node: it is kept for them, and nobody
     /// is served.
     pub waiting: BTreeSet<ObjectName>,
+    /// EIPs that the owner asks the external network for before it serves them, and the pods that want them.
+    pub asked: BTreeMap<Ipv4Addr, ObjectName>,
+    /// Pods whose EIP the owner refuses for a reason that other nodes may not know.
+    pub refused: BTreeSet<ObjectName>,
     /// Every refusal, conflict and wait that has a cause.
     pub problems: Vec<Problem>,
 }
@@ -56,6 +65,8 @@ pub(super) struct Claimant<'a> {
     vm: Option<HeldVm>,
     idle: Vec<Claim>,
     pub(super) rank: Rank<'a>,
+    /// What a gateway says of it.
+    label: BoundLabel,
 }
 
 impl Claimant<'_> {
@@ -70,9 +81,13 @@ impl Claimant<'_> {
 }
 
 /// Decides who has which EIP.
-pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
-    let vteps = snapshot.nodes.iter().filter_map(|(name, node)| Some((node.internal_ip?, name.as_str())));
-    let round = Round { snapshot, config, vteps: vteps.rev().collect() };
+pub fn claims(snapshot: &Snapshot, config: &GatewayConfig, judge: Judge) -> Claims {
+    let of_nodes = snapshot.nodes.iter().rev().flat_map(|(name, node)| {
+        let all = node.internal_ip.iter().chain(&node.addresses);
+        all.map(move |address| (*address, name.as_str()))
+    });
+    let (nodes, nics) = (of_nodes.collect(), standing::nics(&snapshot.host));
+    let round = Round { snapshot, config, judge, nodes, nics };
     let mut problems = Vec::new();
     let mut claimants = one_per_address(round.claimants(&mut problems), &mut problems);
     claimants.sort_by_key(|claimant| claimant.eip);
@@ -89,19 +104,11 @@ pub fn claims(snapshot: &Snapshot, config: &GatewayConfig) -> Claims {
         }
     }
     claimants.dedup_by_key(|claimant| claimant.eip);
-    let (mut vms, mut idle, mut waiting) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
-    let served = claimants.into_iter().filter_map(|Claimant { eip, claim, vm, idle: others, rank }| {
-        if claim.is_none() && vm.is_none() {
-            waiting.insert(rank.name);
-        }
-        vms.extend(vm.map(|vm| (eip, vm)));
-        if !others.is_empty() {
-            idle.insert(eip, others);
-        }
-        Some((eip, claim?))
-    });
-    let served = served.collect();
-    Claims { served, idle, vms, waiting, problems }
+    let mut claims = Claims { problems, ..Claims::default() };
+    for claimant in claimants {
+        round.settle(claimant, &mut claims);
+    }
+    claims
 }
 
 /// Of several claimants with one pod address the first.
@@ -127,8 +134,11 @@ fn one_per_address<'a>(mut claimants: Vec<Claimant<'a>>, problems: &mut Vec<Prob
 struct Round<'a> {
     snapshot: &'a Snapshot,
     config: &'a GatewayConfig,
-    /// The nodes by their addresses; of two with one address the first by name.
-    vteps: BTreeMap<Ipv4Addr, &'a str>,
+    judge: Judge,
+    /// The nodes by their addresses of any type; of two with one address the first by name.
+    nodes: BTreeMap<Ipv4Addr, &'a str>,
+    /// The interfaces of this host by their addresses.
+    nics: BTreeMap<Ipv4Addr, &'a str>,
 }
 
 impl<'a> Round<'a> {
@@ -163,7 +173,8 @@ impl<'a> Round<'a> {
             problems.push(problem);
             None
         });
-        if claim.is_none() && !pod.bound_label {
+        let bound = pod.bound_label == BoundLabel::Bound(eip);
+        if claim.is_none() && !bound {
             return Ok(None);
         }
         let held =
@@ -172,7 +183,7 @@ impl<'a> Round<'a> {
             waits: claim.is_none(),
             ends: pod.terminating,
             unready: !pod.ready,
-            bound: Reverse(pod.bound_label),
+            bound: Reverse(bound),
             held: Reverse(held),
             created: pod.created,
             name: name.clone(),
@@ -181,7 +192,8 @@ impl<'a> Round<'a> {
                 None => Family::Pod(name),
             },
         };
-        Ok(Some(Claimant { eip, claim, vm: None, idle: Vec::new(), rank }))
+        let label = pod.bound_label;
+        Ok(Some(Claimant { eip, claim, vm: None, idle: Vec::new(), rank, label }))
     }
 
     /// What a VM asks for. Neither that its pod terminates nor that it is not ready makes it yield: a restart or a
@@ -216,11 +228,15 @@ impl<'a> Round<'a> {
             asked_by: wish.by.pod(),
         };
         let eldest = vm.pods.iter().map(|pod| pod.pod.created).min().unwrap_or_default();
+        let bound = vm.pods.iter().any(|pod| pod.pod.bound_label == BoundLabel::Bound(eip));
+        let of_active = || active.map(|active| active.pod.bound_label).unwrap_or_default();
+        // Before the label has followed the guest, the pod it came from has it.
+        let label = if bound { BoundLabel::Bound(eip) } else { of_active() };
         let rank = Rank {
             waits: false,
             ends: vm.superseded,
             unready: false,
-            bound: Reverse(vm.pods.iter().any(|pod| pod.pod.bound_label)),
+            bound: Reverse(bound),
             // Who keeps it without a pod had it: whoever waits and was not written to did not.
             held: Reverse(held || claim.is_none()),
             created: vm.vmi.map_or(eldest, |vmi| vmi.created),
@@ -229,7 +245,7 @@ impl<'a> Round<'a> {
         };
         // What is wrong with one of these is told when the guest comes there.
         let idle = vm::idle(vm, active).filter_map(|pod| self.claim(pod.name, pod.pod, eip).ok()?);
-        Ok(Some(Claimant { eip, claim, vm: Some(remembered), idle: idle.collect(), rank }))
+        Ok(Some(Claimant { eip, claim, vm: Some(remembered), idle: idle.collect(), rank, label }))
     }
 
     /// Whether a VM is remembered to have an EIP.
@@ -305,7 +321,7 @@ impl<'a> Round<'a> {
                 return Err(Problem::refused(object(), field, error.to_string(), error.remedy(config)));
             }
         };
-        if let Some(node) = self.vteps.get(&eip) {
+        if let Some(node) = self.nodes.get(&eip) {
             let message = format!("{eip} is the address of node {node}");
             let remedy = format!("choose a free address of {}", config.external_gateway.trunc());
             return Err(Problem::refused(object(), field, message, remedy));
@@ -326,6 +342,6 @@ impl<'a> Round<'a> {
                 "create the Node with its InternalIP",
             ));
         };
-        Ok(Some(Claim { pod: name.clone(), pod_ip, node: node.clone(), vtep }))
+        Ok(Some(Claim { pod: name.clone(), pod_ip, node: node.clone(), vtep, accepted: false }))
     }
 }

@@ -9,14 +9,16 @@ use crate::desired::problem::Problem;
 use crate::desired::{Datapath, EipRow, Hook, PodRow, Round, Route, RouterPort, worker};
 use crate::snapshot::{Link, RouteTo};
 
-/// The rows of all EIPs. `owner` is the gateway that owns the external network when that is another node.
+/// The rows of all EIPs that were accepted. `owner` is the gateway that owns the external network when that is another
+/// node.
 pub(crate) fn rows(round: &Round<'_>, owner: Option<Ipv4Addr>, datapath: &mut Datapath) {
     let vtep = |claim: &Claim| (claim.node != round.snapshot.node_name).then_some(claim.vtep);
     let eip = |(eip, claim): (&_, &Claim)| (*eip, EipRow { pod_ip: claim.pod_ip, vtep: vtep(claim) });
-    datapath.eips = round.claims.iter().map(eip).collect();
+    let accepted = || round.claims.iter().filter(|(_, claim)| claim.accepted);
+    datapath.eips = accepted().map(eip).collect();
     let pod =
         |(eip, claim): (&_, &Claim)| (claim.pod_ip, PodRow { eip: *eip, vtep: vtep(claim), gateway: owner });
-    datapath.pods = round.claims.iter().map(pod).collect();
+    datapath.pods = accepted().map(pod).collect();
 }
 
 /// The external NIC of the owner.
@@ -44,18 +46,48 @@ pub(crate) fn external_nic<'a>(round: &Round<'a>) -> Result<(&'a str, &'a Link),
 }
 
 /// What to say of an external NIC that is there but cannot send. The agent sets it up itself; a cable it cannot plug in.
-pub(crate) fn without_carrier(round: &Round<'_>, (name, link): (&str, &Link)) -> Option<Problem> {
+pub(crate) fn without_carrier(round: &Round<'_>, (name, link): (&str, &Link)) -> Vec<Problem> {
     let state = match (link.up, link.carrier) {
-        (_, true) => return None,
+        (_, true) => return Vec::new(),
         (true, false) => "has no carrier",
         (false, false) => "is down",
     };
-    Some(Problem::warning(
+    let undecided = round.asked.iter().filter(|(eip, _)| !round.snapshot.external.in_use.contains_key(eip));
+    let waits = undecided.map(|(eip, pod)| {
+        Problem::warning(
+            format!("pod {pod}"),
+            format!("interface {name}"),
+            format!("the external NIC {state}, so nobody can be asked whether {eip} is free: it waits"),
+            "nothing to do here: it goes on as soon as the NIC has its carrier",
+        )
+    });
+    let mut problems = vec![Problem::warning(
         format!("node {}", round.snapshot.node_name),
         format!("interface {name}"),
         format!("the external NIC {state}: no EIP can be reached until that changes"),
         format!("check its cable and the switch's port, and that nobody sets it down: ip link show {name}"),
-    ))
+    )];
+    problems.extend(waits);
+    problems
+}
+
+/// What to say of addresses of ours that somebody else uses as well.
+pub(crate) fn contested<'a>(round: &'a Round<'_>) -> impl Iterator<Item = Problem> + use<'a> {
+    round.snapshot.external.contested.iter().filter_map(|(address, mac)| {
+        let (object, field) = match round.claims.get(address) {
+            Some(claim) => (format!("pod {}", claim.pod), round.snapshot.keys.eip_field()),
+            None if *address == round.config.nic_ip.addr => {
+                (round.object.to_owned(), "data[nic-ip]".to_owned())
+            }
+            None => return None,
+        };
+        Some(Problem::contested(
+            object,
+            field,
+            format!("{address} is also used by MAC {mac} on the external network; it is defended (RFC 5227)"),
+            "find that host by its MAC, in the switch's table, and give it another address",
+        ))
+    })
 }
 
 /// The external side: flags, hooks, router port, neighbours, announcements, and the way of local EIP pods.
@@ -75,6 +107,12 @@ pub(crate) fn external_side(round: &Round<'_>, (nic, link): (&str, &Link), datap
         mtu: link.mtu,
     });
     datapath.announce = round.claims.keys().copied().chain([config.nic_ip.addr]).collect();
+    datapath.probe = round.asked.keys().copied().collect();
+    let in_use = &round.snapshot.external.in_use;
+    datapath.probing = link.carrier && datapath.probe.iter().any(|eip| !in_use.contains_key(eip));
+    datapath.garp_rate = config.garp_rate;
+    datapath.ready_since =
+        round.snapshot.nodes.get(&round.snapshot.node_name).and_then(|node| node.ready_since);
     datapath.rules.insert(config.nic_ip.addr);
     for (_, claim) in round.own_claims() {
         worker::policy_route(claim, datapath);

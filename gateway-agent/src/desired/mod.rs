@@ -16,7 +16,7 @@ use gateway_common::addr::{Mac, Prefix};
 use gateway_common::tables;
 
 use crate::config::GatewayConfig;
-use crate::desired::claim::{Claim, Claims, claims};
+use crate::desired::claim::{Claim, Claims, Judge, claims};
 use crate::desired::internal::internal;
 use crate::desired::ownership::{Gateways, gateways};
 use crate::desired::problem::Problem;
@@ -38,6 +38,8 @@ pub struct Desired {
     pub waiting: BTreeSet<ObjectName>,
     /// The gateway nodes.
     pub gateways: Gateways,
+    /// Pods whose EIP this node refuses for a reason that other nodes may not know: it tells them by the label.
+    pub refused: BTreeSet<ObjectName>,
     /// Everything refused or worth a warning, in a stable order.
     pub problems: Vec<Problem>,
 }
@@ -53,6 +55,10 @@ impl Desired {
         if self.state != State::Keep {
             held.pods = self.served.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
             held.vms.clone_from(&self.vms);
+            let accepted = self.served.iter().filter(|(_, claim)| claim.accepted).map(|(eip, _)| *eip);
+            // While a VM restarts its EIP is reserved, and still accepted.
+            let reserved = held.accepted.iter().filter(|eip| self.vms.contains_key(eip)).copied();
+            held.accepted = accepted.chain(reserved).collect();
         }
     }
 }
@@ -97,8 +103,16 @@ pub struct Datapath {
     pub identity_snat: BTreeSet<Ipv4Addr>,
     /// EIP → pod address of every EIP known here, for clients on this node.
     pub cluster_eips: BTreeMap<Ipv4Addr, Ipv4Addr>,
-    /// Addresses owned on the external network; gratuitous ARP is sent for new ones.
+    /// Addresses owned on the external network; they are announced and defended.
     pub announce: BTreeSet<Ipv4Addr>,
+    /// Addresses that are wanted as EIPs, and not served before the external network was asked for them.
+    pub probe: BTreeSet<Ipv4Addr>,
+    /// Some of these are about to be decided.
+    pub probing: bool,
+    /// Since when this node is Ready, as far as it is the owner.
+    pub ready_since: Option<i64>,
+    /// ARP frames a second at most.
+    pub garp_rate: u32,
     /// Next hops, by interface, that the kernel is to resolve and keep fresh.
     pub resolve: BTreeSet<(u32, Ipv4Addr)>,
 }
@@ -206,6 +220,8 @@ struct Round<'a> {
     claims: &'a BTreeMap<Ipv4Addr, Claim>,
     /// Other pods of VMs that have an EIP.
     idle: &'a BTreeMap<Ipv4Addr, Vec<Claim>>,
+    /// EIPs that the external network is to be asked for, and the pods that want them.
+    asked: &'a BTreeMap<Ipv4Addr, ObjectName>,
     /// This node's tunnel endpoint.
     local: Ipv4Addr,
     underlay: (&'a str, &'a Link),
@@ -241,7 +257,12 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
     let object = snapshot.config_map.to_string();
     let (gateways, problems) = gateways(config, &snapshot.keys, &snapshot.nodes, &object);
     desired.problems.extend(problems);
-    let mut claims = claims(snapshot, config);
+    let judge = match &gateways.owner {
+        Some(owner) if *owner == snapshot.node_name => Judge::Owner,
+        _ if snapshot.labels => Judge::Label,
+        _ => Judge::Nobody,
+    };
+    let mut claims = claims(snapshot, config, judge);
     desired.problems.append(&mut claims.problems);
     let (internal, problems) = internal(snapshot, config, &object);
     desired.problems.extend(problems);
@@ -252,7 +273,8 @@ fn decide(snapshot: &Snapshot, config: &GatewayConfig, desired: &mut Desired) {
         desired.state = State::Datapath(Box::new(datapath));
         desired.bound = bound;
     }
-    (desired.served, desired.vms, desired.waiting) = (claims.served, claims.vms, claims.waiting);
+    (desired.served, desired.vms) = (claims.served, claims.vms);
+    (desired.waiting, desired.refused) = (claims.waiting, claims.refused);
 }
 
 /// The data path, and whether the EIPs are bound by it; `None`: it cannot be told, all is left as it is.
@@ -283,9 +305,10 @@ fn datapath(
         }
     };
     let is_gateway = gateways.contains(here);
-    let Claims { served: claims, idle, .. } = claims;
+    let Claims { served, idle, asked, .. } = claims;
+    let (object, claims) = (&*object, served);
     let round =
-        Round { snapshot, config, object: &object, gateways, claims, idle, local, underlay, is_gateway };
+        Round { snapshot, config, object, gateways, claims, idle, asked, local, underlay, is_gateway };
     let mut datapath = Datapath { internal, ..Datapath::default() };
     worker::underlay_side(&round, &mut datapath);
     let bound = serve(&round, &mut datapath, problems);
@@ -300,6 +323,7 @@ fn serve(round: &Round<'_>, datapath: &mut Datapath, problems: &mut Vec<Problem>
         return match gateway::external_nic(round) {
             Ok(nic) => {
                 problems.extend(gateway::without_carrier(round, nic));
+                problems.extend(gateway::contested(round));
                 gateway::external_side(round, nic, datapath);
                 true
             }

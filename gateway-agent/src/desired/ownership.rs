@@ -85,7 +85,7 @@ mod tests {
                 internal_ip: (!text.contains('?')).then(|| [10, 0, 0, i as u8 + 1].into()),
                 ready: !text.contains('-'),
                 gateway_label: text.contains('*'),
-                pod_cidrs: vec![],
+                ..Node::default()
             };
             (text.trim_end_matches(['-', '?', '*']).to_owned(), node)
         };

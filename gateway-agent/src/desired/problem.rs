@@ -12,6 +12,8 @@ pub enum Kind {
     Refused,
     /// Another object holds the EIP.
     Conflict,
+    /// A stranger on the external network uses the same address.
+    Contested,
     /// It works, but not as well as it could.
     Warning,
 }
@@ -56,6 +58,16 @@ impl Problem {
         remedy: impl Into<String>,
     ) -> Self {
         Self::new(Kind::Conflict, object, field, message, remedy)
+    }
+
+    /// A stranger on the external network uses the same address.
+    pub fn contested(
+        object: impl Into<String>,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self::new(Kind::Contested, object, field, message, remedy)
     }
 
     /// It works, but not as well as it could.

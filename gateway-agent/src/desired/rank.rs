@@ -40,7 +40,7 @@ pub(super) struct Rank<'a> {
 /// one is ready is its family's business; only where nobody has the EIP does one that does not end
 /// go before one that does.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Standing {
+struct Precedence {
     bound: Reverse<bool>,
     held: Reverse<bool>,
     ends: bool,
@@ -48,7 +48,7 @@ struct Standing {
     name: ObjectName,
 }
 
-impl Standing {
+impl Precedence {
     fn of(rank: &Rank<'_>) -> Self {
         let Rank { bound, held, ends, created, ref name, .. } = *rank;
         Self { bound, held, ends, created, name: name.clone() }
@@ -60,16 +60,16 @@ pub(super) fn order<'a>(claimants: &mut [Claimant<'a>]) {
     if claimants.len() < 2 {
         return;
     }
-    let mut standings = BTreeMap::new();
+    let mut precedences = BTreeMap::new();
     for rank in claimants.iter().map(|claimant| &claimant.rank) {
-        let standing = Standing::of(rank);
-        let best = standings.entry(rank.family.clone()).or_insert_with(|| standing.clone());
-        if standing < *best {
-            *best = standing;
+        let precedence = Precedence::of(rank);
+        let best = precedences.entry(rank.family.clone()).or_insert_with(|| precedence.clone());
+        if precedence < *best {
+            *best = precedence;
         }
     }
     claimants.sort_by(|a: &Claimant<'a>, b| {
-        let (of_a, of_b) = (standings.get(&a.rank.family), standings.get(&b.rank.family));
+        let (of_a, of_b) = (precedences.get(&a.rank.family), precedences.get(&b.rank.family));
         of_a.cmp(&of_b).then_with(|| a.rank.cmp(&b.rank))
     });
 }

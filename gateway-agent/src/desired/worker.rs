@@ -71,7 +71,9 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     for hook in [Hook::XdpUnderlay, Hook::TcUnderlay, Hook::TcUnderlayEgress] {
         datapath.hooks.insert(hook, nic.to_owned());
     }
-    datapath.cluster_eips = round.claims.iter().map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
+    // Before it was accepted an EIP may be anybody's, the DNS server's perhaps, and its packets are not for the pod.
+    let accepted = round.claims.iter().filter(|(_, claim)| claim.accepted);
+    datapath.cluster_eips = accepted.map(|(eip, claim)| (*eip, claim.pod_ip)).collect();
     let host = &round.snapshot.host;
     for (name, node) in &round.snapshot.nodes {
         let Some(vtep) = node.internal_ip.filter(|vtep| *vtep != round.local) else { continue };

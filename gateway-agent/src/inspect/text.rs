@@ -143,6 +143,7 @@ fn problems(problems: &[Problem]) -> String {
         let kind = match problem.kind {
             Kind::Refused => "refused",
             Kind::Conflict => "conflict",
+            Kind::Contested => "contested",
             Kind::Warning => "warning",
         };
         let start = if out.is_empty() { "\n" } else { "" };

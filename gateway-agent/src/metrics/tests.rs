@@ -57,7 +57,7 @@ fn exposition() -> Exposition {
 fn the_text_says_what_was_noted_and_what_the_tables_hold() {
     let text = exposition().text().unwrap();
     for line in [
-        r#"eip_gateway_build_info{version="0.1.0",abi="4"} 1"#,
+        r#"eip_gateway_build_info{version="0.1.0",abi="5"} 1"#,
         r#"eip_gateway_eips{state="bound"} 0"#,
         r#"eip_gateway_eips{state="refused"} 1"#,
         r#"eip_gateway_eips{state="conflict"} 0"#,

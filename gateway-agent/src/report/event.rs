@@ -45,6 +45,8 @@ pub enum Reason {
     EipTemporary,
     /// Somebody keeps removing what we write.
     EipContested,
+    /// A stranger on the external network uses the EIP too; it is defended.
+    EipDefended,
     /// A bad value; the last good configuration stays in force.
     ConfigRefused,
     /// The configuration works, but not as well as it could.
@@ -62,6 +64,7 @@ impl Reason {
             Self::EipWaiting => "EipWaiting",
             Self::EipTemporary => "EipTemporary",
             Self::EipContested => "EipContested",
+            Self::EipDefended => "EipDefended",
             Self::ConfigRefused => "ConfigRefused",
             Self::ConfigWarning => "ConfigWarning",
         }
@@ -77,7 +80,7 @@ impl Reason {
         match self {
             Self::EipBound | Self::EipRefused | Self::EipConflict | Self::EipWaiting => "BindEip",
             Self::EipReleased => "ReleaseEip",
-            Self::EipTemporary | Self::EipContested => "ReportEip",
+            Self::EipTemporary | Self::EipContested | Self::EipDefended => "ReportEip",
             Self::ConfigRefused | Self::ConfigWarning => "Configure",
         }
     }
@@ -127,6 +130,7 @@ impl Event {
                 let reason = match problem.kind {
                     Kind::Refused => Reason::EipRefused,
                     Kind::Conflict => Reason::EipConflict,
+                    Kind::Contested => Reason::EipDefended,
                     Kind::Warning if problem.field == state.snapshot.keys.eip_field() => Reason::EipTemporary,
                     Kind::Warning => Reason::EipWaiting,
                 };
@@ -135,7 +139,7 @@ impl Event {
             "configmap" => {
                 let reason = match problem.kind {
                     Kind::Refused | Kind::Conflict => Reason::ConfigRefused,
-                    Kind::Warning => Reason::ConfigWarning,
+                    Kind::Contested | Kind::Warning => Reason::ConfigWarning,
                 };
                 (Regarding::ConfigMap, None, reason)
             }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use crate::report::event::{Event, Reason};
 use crate::report::plan::{self, Duty, duty};
 use crate::report::{Sent, State, Target, Write};
-use crate::snapshot::ObjectName;
+use crate::snapshot::{BoundLabel, ObjectName, Pod};
 
 /// After a patch its echo is awaited for this long before it is sent again.
 pub const ECHO: Duration = Duration::from_secs(2);
@@ -103,7 +103,9 @@ impl Memory {
     /// What an earlier agent, or the owner before, has told.
     fn adopt(&mut self, state: &State) {
         for (eip, claim) in &state.desired.served {
-            if let Some(pod) = state.snapshot.pods.get(&claim.pod).filter(|pod| pod.bound_label) {
+            let told = [BoundLabel::Bound(*eip), BoundLabel::Other];
+            let bound = |pod: &&Pod| told.contains(&pod.bound_label);
+            if let Some(pod) = state.snapshot.pods.get(&claim.pod).filter(bound) {
                 self.bound.insert((*eip, pod.uid.clone()), claim.pod.clone());
             }
         }

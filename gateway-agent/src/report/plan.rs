@@ -9,7 +9,7 @@ use crate::desired::claim::Claim;
 use crate::report::event::{Event, Reason, Regarding};
 use crate::report::memory::Memory;
 use crate::report::{State, Target, Write};
-use crate::snapshot::{Configured, ObjectName};
+use crate::snapshot::{BoundLabel, Configured, ObjectName};
 
 /// What this node has to write.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -75,15 +75,18 @@ pub(super) fn patches(state: &State) -> Vec<(Write, bool)> {
     let served = served(state);
     let mut patches = Vec::new();
     for (name, pod) in &state.snapshot.pods {
-        let (set, routed, label) = match served.get(name) {
-            Some((eip, claim)) if is_programmed(state, *eip, claim) => (true, !pod.routed, !pod.bound_label),
+        let ours = pod.bound_label != BoundLabel::Absent;
+        let (set, right) = match served.get(name) {
+            Some((eip, claim)) if is_programmed(state, *eip, claim) => (true, BoundLabel::Bound(*eip)),
             Some(_) => continue,
             // The label is what keeps its EIP for it.
             None if state.desired.waiting.contains(name) => continue,
-            None if pod.bound_label => (false, pod.routed, true),
-            None => continue,
+            None if state.desired.refused.contains(name) => (false, BoundLabel::Refused),
+            None => (false, BoundLabel::Absent),
         };
-        if routed || label {
+        let routed = if set { !pod.routed } else { pod.routed && ours };
+        let label = (pod.bound_label != right).then_some(right);
+        if routed || label.is_some() {
             let (uid, version) = (pod.uid.clone(), pod.version.clone());
             let write = Write::Pod { pod: name.clone(), uid, version, set, routed, label };
             patches.push((write, set));

@@ -17,13 +17,14 @@ use tokio::sync::{Mutex, watch};
 use tokio::time::{sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::bucket::Bucket;
 use super::event::{Event, Regarding};
 use super::memory::Memory;
 use super::{Kind, MANAGER, Sent, State, Write, plan};
 use crate::annotation::Keys;
+use crate::bucket::Bucket;
 use crate::cluster::{self, ClusterError};
 use crate::metrics::Metrics;
+use crate::snapshot::BoundLabel;
 
 /// Patches a second, and at once.
 const PATCH_RATE: (u32, u32) = (50, 100);
@@ -279,14 +280,13 @@ fn params() -> PatchParams {
 }
 
 /// A merge patch with what has to change only.
-fn pod_patch(keys: &Keys, set: bool, routed: bool, label: bool) -> Value {
-    let value = if set { json!("true") } else { Value::Null };
+fn pod_patch(keys: &Keys, set: bool, routed: bool, label: Option<BoundLabel>) -> Value {
     let mut metadata = json!({});
     if routed {
-        metadata["annotations"] = json!({ &*keys.routed: value });
+        metadata["annotations"] = json!({ &*keys.routed: if set { json!("true") } else { Value::Null } });
     }
-    if label {
-        metadata["labels"] = json!({ &*keys.eip_bound: value });
+    if let Some(label) = label {
+        metadata["labels"] = json!({ &*keys.eip_bound: label.value() });
     }
     json!({ "metadata": metadata })
 }
@@ -361,17 +361,15 @@ mod tests {
     #[test]
     fn a_patch_says_no_more_than_has_to_change() {
         let keys = Keys::default();
-        for (set, routed, label, expected) in [
-            (
-                true,
-                true,
-                true,
-                r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"},"labels":{"ovn.kubernetes.io/eip-bound":"true"}}}"#,
-            ),
-            (true, true, false, r#"{"metadata":{"annotations":{"ovn.kubernetes.io/routed":"true"}}}"#),
-            (false, false, true, r#"{"metadata":{"labels":{"ovn.kubernetes.io/eip-bound":null}}}"#),
+        let (bound, refused) = (Some(BoundLabel::Bound([10, 0, 0, 1].into())), Some(BoundLabel::Refused));
+        let (routed, label) = ("ovn.kubernetes.io/routed", "ovn.kubernetes.io/eip-bound");
+        for (set, writes_routed, writes, expected) in [
+            (true, true, bound, json!({"annotations": {routed: "true"}, "labels": {label: "10.0.0.1"}})),
+            (true, true, None, json!({"annotations": {routed: "true"}})),
+            (false, false, Some(BoundLabel::Absent), json!({"labels": {label: null}})),
+            (false, true, refused, json!({"annotations": {routed: null}, "labels": {label: "false"}})),
         ] {
-            assert_eq!(pod_patch(&keys, set, routed, label).to_string(), expected);
+            assert_eq!(pod_patch(&keys, set, writes_routed, writes), json!({"metadata": expected}));
         }
     }
 

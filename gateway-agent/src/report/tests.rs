@@ -1,3 +1,5 @@
+mod labels;
+
 use std::time::{Duration, Instant};
 
 use gateway_common::addr::Prefix;
@@ -11,7 +13,7 @@ use crate::desired::claim::Claim;
 use crate::desired::ownership::Gateways;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, State as Wanted};
-use crate::snapshot::{Configured, Node, Pod};
+use crate::snapshot::{BoundLabel, Configured, Node, Pod};
 
 const EIP: Ipv4Addr = Ipv4Addr::new(192, 168, 100, 101);
 const POD_IP: Ipv4Addr = Ipv4Addr::new(10, 244, 1, 5);
@@ -21,8 +23,8 @@ fn name(name: &str) -> ObjectName {
 }
 
 fn bind(state: &mut State, pod: &str, eip: Ipv4Addr) {
-    let claim =
-        Claim { pod: name(pod), pod_ip: POD_IP, node: "worker1".to_owned(), vtep: [10, 0, 0, 2].into() };
+    let (pod, node, vtep) = (name(pod), "worker1".to_owned(), [10, 0, 0, 2].into());
+    let claim = Claim { pod, pod_ip: POD_IP, node, vtep, accepted: true };
     state.desired.bound = true;
     state.desired.served.insert(eip, claim);
     state.programmed.insert(eip, POD_IP);
@@ -61,7 +63,7 @@ fn pod<'a>(state: &'a mut State, pod: &str) -> &'a mut Pod {
 /// The pod shows that it is bound.
 fn mark(state: &mut State) {
     let pod = pod(state, "web");
-    (pod.routed, pod.bound_label) = (true, true);
+    (pod.routed, pod.bound_label) = (true, BoundLabel::Bound(EIP));
 }
 
 /// A short form of writes.
@@ -69,9 +71,10 @@ fn said(writes: &[Write]) -> Vec<String> {
     let say = |write: &Write| match write {
         Write::Pod { pod, set, routed, label, .. } => {
             let what = match (routed, label) {
-                (true, true) => "routed+label",
-                (true, false) => "routed",
-                _ => "label",
+                (_, Some(BoundLabel::Refused)) => "refused",
+                (true, Some(_)) => "routed+label",
+                (true, None) => "routed",
+                (false, _) => "label",
             };
             format!("{}{what} {}", if *set { "+" } else { "-" }, pod.name)
         }
@@ -91,7 +94,7 @@ fn round(state: &mut State, memory: &mut Memory, now: Instant, echo: bool) -> Ve
             Write::Pod { pod, set, routed, label, .. } if echo => {
                 let pod = state.snapshot.pods.get_mut(pod).unwrap();
                 pod.routed = if *routed { *set } else { pod.routed };
-                pod.bound_label = if *label { *set } else { pod.bound_label };
+                pod.bound_label = label.unwrap_or(pod.bound_label);
             }
             Write::Node { node } if echo => state.snapshot.nodes.get_mut(node).unwrap().gateway_label = true,
             Write::Pod { .. } | Write::Node { .. } | Write::Event(_) => {}
@@ -120,7 +123,7 @@ fn a_state_says_what_is_written() {
         ),
         ("not decided", |s| s.desired.state = Wanted::Keep, &[]),
         ("all is there", mark, &[]),
-        ("only the label", |s| pod(s, "web").bound_label = true, &["+routed web"]),
+        ("only the label", |s| pod(s, "web").bound_label = BoundLabel::Bound(EIP), &["+routed web"]),
         (
             "released",
             |s| {
@@ -232,7 +235,7 @@ fn an_event_that_failed_is_told_later_though_the_patch_is_there() {
         memory.note(&write, &sent, now);
     }
     pod(&mut state, "web").routed = true;
-    pod(&mut state, "web").bound_label = true;
+    pod(&mut state, "web").bound_label = BoundLabel::Bound(EIP);
     assert_eq!(round(&mut state, &mut memory, now + ECHO, true), [""; 0]);
     assert_eq!(round(&mut state, &mut memory, now + memory::RETRY_MAX, true), ["EipBound web"]);
 }
@@ -249,7 +252,7 @@ fn a_patch_that_does_not_come_back_is_sent_again_after_a_while() {
 fn a_restart_tells_nothing_again() {
     let mut state = state();
     pod(&mut state, "web").routed = true;
-    pod(&mut state, "web").bound_label = true;
+    pod(&mut state, "web").bound_label = BoundLabel::Bound(EIP);
     let mut memory = Memory::default();
     assert_eq!(round(&mut state, &mut memory, Instant::now(), true), [""; 0]);
     // What was adopted is released like anything else.

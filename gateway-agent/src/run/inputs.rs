@@ -155,6 +155,7 @@ impl Inputs {
             nodes: self.current.nodes.clone(),
             service_cidrs: self.current.service_cidrs.clone(),
             problems: self.current.problems.clone(),
+            labels: matches!(self.source, Source::Kube(_)),
             changed_at: self.changed_at.take(),
             ..Snapshot::default()
         }

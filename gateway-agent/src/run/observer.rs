@@ -87,6 +87,7 @@ impl Observer {
         }
         self.metrics.decided(&decided, &self.node);
         self.metrics.table_ops(outcome.table_ops);
+        self.metrics.arp_conflicts(snapshot.external.conflicts);
         for step in &outcome.failed {
             self.metrics.step_failed(step);
         }

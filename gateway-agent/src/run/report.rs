@@ -25,6 +25,7 @@ impl Reporter {
             match problem.kind {
                 Kind::Refused => error!("refused: {problem}"),
                 Kind::Conflict => warn!("conflict: {problem}"),
+                Kind::Contested => warn!("contested: {problem}"),
                 Kind::Warning => warn!("{problem}"),
             }
         }

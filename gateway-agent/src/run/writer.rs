@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use gateway_common::addr::Mac;
 use gateway_common::tables::CONFIG_OWNER;
 use rtnetlink::Handle;
+use tokio::sync::watch;
 use tracing::info;
 
 use super::report::step_failed;
-use crate::announce::Announcer;
+use crate::announce::{Announcer, Order, Uplink};
 use crate::apply::bpf::{self, BpfError, Loaded, Maps, Object};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
@@ -18,7 +20,7 @@ use crate::apply::{errors, link, nft, route};
 use crate::attach::Attachments;
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, Route, RouterPort};
-use crate::snapshot::Host;
+use crate::snapshot::{External, Host};
 use crate::tables::{self, Tables};
 use crate::teardown::teardown;
 
@@ -84,15 +86,21 @@ pub(super) struct Writer {
 
 impl Writer {
     /// A writer that takes over what an earlier agent left under `pin`.
-    pub(super) fn new(node: String, pin: PathBuf, object: Object, handle: Handle) -> Self {
+    pub(super) fn new(
+        node: String,
+        pin: PathBuf,
+        object: Object,
+        handle: Handle,
+    ) -> (Self, watch::Receiver<Arc<External>>) {
         let known = Maps::open(&pin).and_then(|maps| maps.read()).unwrap_or_default();
         let announced = known.config.filter(|config| config.flags & CONFIG_OWNER != 0).map(|config| {
             let eips = known.eips.keys().map(|key| Ipv4Addr::from(key.eip));
             (Mac(config.nic_mac), eips.chain([Ipv4Addr::from(config.nic_ip)]).collect())
         });
-        Self {
+        let (announcer, found) = Announcer::start(RouterPort::NAME, announced);
+        let writer = Self {
             attachments: Attachments::new(&pin),
-            announcer: Announcer::start(RouterPort::NAME, announced),
+            announcer,
             node,
             pin,
             object,
@@ -102,7 +110,13 @@ impl Writer {
             networking: None,
             keeper: Keeper::default(),
             started: false,
-        }
+        };
+        (writer, found)
+    }
+
+    /// EIPs that were accepted, as the tables hold them: at start, what an earlier agent served or was ready to serve.
+    pub(super) fn accepted(&self) -> BTreeSet<Ipv4Addr> {
+        self.known.eips.keys().map(|key| key.eip.into()).collect()
     }
 
     /// EIP → pod address, as the tables hold it: at start, what an earlier agent served.
@@ -166,7 +180,7 @@ impl Writer {
             self.done(&mut outcome, "router port", removed.map(usize::from));
         }
         match &wanted.router_port {
-            Some(port) => self.announcer.own(port.mac, &wanted.announce),
+            Some(port) => self.announcer.own(order(wanted, port, host)),
             None => self.announcer.disown(),
         }
         outcome.complete = outcome.problems.is_empty();
@@ -262,5 +276,21 @@ impl Writer {
                 0
             }
         }
+    }
+}
+
+/// What is to be said on the external network.
+fn order(wanted: &Datapath, port: &RouterPort, host: &Host) -> Order {
+    let link = Uplink::of(host.links.get(RouterPort::NAME), host.links.get(&port.parent));
+    Order {
+        mac: port.mac,
+        nic_ip: port.address.addr,
+        nic: port.parent.clone(),
+        owned: wanted.announce.clone(),
+        probe: wanted.probe.clone(),
+        rate: wanted.garp_rate,
+        link,
+        ready_since: wanted.ready_since,
+        epoch: 0,
     }
 }

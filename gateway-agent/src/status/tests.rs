@@ -13,6 +13,7 @@ fn decided() -> Desired {
         pod_ip: POD,
         node: "worker1".to_owned(),
         vtep: Ipv4Addr::new(10, 0, 0, 11),
+        accepted: true,
     };
     Desired {
         state: State::Datapath(Box::default()),

@@ -207,7 +207,14 @@ fn writes_come_in_an_order_that_mistreats_no_packet() {
         ["reset 25702", "put pod 10 102", "put eip 102 10", "delete eip 101"]
     );
     let other_pod = rows(&gateway(&[(101, 11)]), &one).unwrap();
-    assert_eq!(steps(&other_pod, &one), ["put pod 11 101", "put eip 101 11", "delete pod 10"]);
+    // In no internal prefix, the pod itself is a part of what is inside.
+    assert_eq!(steps(&other_pod, &one), ["put pod 11 101", "put eip 101 11", "put config", "delete pod 10"]);
+    let mut inside = gateway(&[(101, 10)]);
+    inside.internal = inside.pods.keys().map(|pod| Prefix::new(*pod, 16).trunc()).collect();
+    let one = rows(&inside, &none).unwrap();
+    let other = Datapath { internal: inside.internal, ..gateway(&[(101, 11)]) };
+    let other = rows(&other, &one).unwrap();
+    assert_eq!(steps(&other, &one), ["put pod 11 101", "put eip 101 11", "delete pod 10"]);
 }
 
 prop_compose! {

@@ -78,6 +78,11 @@ impl Packet {
     pub fn announcement(mac: Mac, ip: [u8; 4]) -> Self {
         Self { operation: REQUEST, sender_mac: mac, sender_ip: ip, target_mac: Mac([0; 6]), target_ip: ip }
     }
+
+    /// An ARP probe by which `mac` asks whether anybody has `ip` (RFC 5227 section 1.1).
+    pub fn probe(mac: Mac, ip: [u8; 4]) -> Self {
+        Self { sender_ip: [0; 4], ..Self::announcement(mac, ip) }
+    }
 }
 
 #[cfg(test)]
@@ -99,6 +104,9 @@ mod tests {
         assert_eq!((reply.sender_ip, reply.target_mac), (request.target_ip, request.sender_mac));
         assert!(!reply.is_announcement());
         assert!(Packet::announcement(Mac([4; 6]), [1, 2, 3, 4]).is_announcement());
+        let probe = Packet::probe(Mac([4; 6]), [1, 2, 3, 4]);
+        assert_eq!((probe.operation, probe.sender_ip, probe.target_ip), (REQUEST, [0; 4], [1, 2, 3, 4]));
+        assert!(!probe.is_announcement());
     }
 
     #[test]

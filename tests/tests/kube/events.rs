@@ -97,7 +97,8 @@ fn the_config_map_by_key() -> Result<()> {
     scene.cluster.patch(&config, &json!({"data": {"enable-external-gw": "true"}}))?;
     eventually(Duration::from_secs(3), "everything is back", || {
         Ok(reaches(&scene.lab, "client", EIP1, 1).is_ok())
-    })?;
+    })
+    .map_err(|error| anyhow::anyhow!("{error:#}\n{}", scene.logs()))?;
     scene.cluster.delete(&config)?;
     eventually(Duration::from_secs(3), "withdrawn", || {
         Ok(!scene.lab.read("gw1", &["ip", "link"])?.contains("eip-router"))

@@ -8,5 +8,6 @@ mod logins;
 mod nodes;
 mod pods;
 mod report;
+mod taken;
 mod watches;
 mod workloads;

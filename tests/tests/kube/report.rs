@@ -1,5 +1,6 @@
 //! What the agent writes back, beyond what the other suites look at: once, by the owner alone, fighting nobody.
 
+use std::net::Ipv4Addr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -31,7 +32,9 @@ fn settles(what: &str, check: impl Fn() -> Result<()>) -> Result<()> {
 fn marks(scene: &Scene, pod: &str) -> Result<(bool, bool)> {
     let pod = scene.cluster.get(&["pod", pod, "-n", "default"])?;
     let metadata = &pod["metadata"];
-    Ok((metadata["annotations"][ROUTED] == "true", metadata["labels"][BOUND] == "true"))
+    // The label names the EIP.
+    let bound = metadata["labels"][BOUND].as_str().is_some_and(|eip| eip.parse::<Ipv4Addr>().is_ok());
+    Ok((metadata["annotations"][ROUTED] == "true", bound))
 }
 
 fn wait_marks(scene: &Scene, pod: &str, expected: (bool, bool)) -> Result<()> {

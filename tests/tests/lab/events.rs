@@ -148,11 +148,8 @@ fn the_config_map_is_live_and_a_bad_edit_changes_nothing() -> Result<()> {
     does_not_reach(&lab, "client", EIP1)?;
 
     lab.write_manifest(&file, &good)?;
-    eventually(
-        Duration::from_secs(3),
-        "everything is back",
-        || Ok(reaches(&lab, "client", EIP1, 1).is_ok()),
-    )?;
+    eventually(Duration::from_secs(3), "everything is back", || Ok(reaches(&lab, "client", EIP1, 1).is_ok()))
+        .map_err(|error| anyhow::anyhow!("{error:#}\n{}", lab.agent_log("gw1").unwrap_or_default()))?;
     ensure!(arp_answered(&lab, "192.168.100.254")?, "and nic-ip too");
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! `cargo xtask build` before; each test makes its own network namespaces and takes them down.
 
 mod accounting;
+mod announcing;
 mod errors;
 mod events;
 mod fallback;
@@ -19,6 +20,7 @@ mod restart;
 use gateway_tests::{capture, scene};
 mod several;
 mod streams;
+mod taken;
 mod transfer;
 mod trust;
 mod xdpdump;

@@ -155,7 +155,7 @@ fn an_eip_is_handed_on_among_pods_of_one_owner_and_to_nobody_else() {
 /// A new sandbox takes its address away for a moment, a kubelet that registers again its Node.
 #[test]
 fn a_bound_pod_that_waits_keeps_its_eip_from_strangers() {
-    let bound = || held(two(), "10.244.2.10").change("a", |pod| pod.bound_label = true);
+    let bound = || held(two(), "10.244.2.10").change("a", |pod| pod.bound_label = BoundLabel::Bound(EIP));
     let mut lost = bound();
     lost.nodes.remove("worker1");
     let conflict = format!("Conflict pod default/b {FIELD}");
@@ -174,7 +174,7 @@ fn a_bound_pod_that_waits_keeps_its_eip_from_strangers() {
         assert!(decided.waiting.contains(&name("a")), "{case}: its label stays");
         let kin = snapshot.clone().change("a", web).change("b", web);
         assert_eq!(outcome(&kin).0, "b", "{case}: kin takes over");
-        let unbound = snapshot.change("a", |pod| pod.bound_label = false);
+        let unbound = snapshot.change("a", |pod| pod.bound_label = BoundLabel::Absent);
         assert_eq!(outcome(&unbound).0, "b", "{case}: it had nothing");
     }
 }
@@ -222,9 +222,9 @@ fn conflicts_are_told_apart_from_refusals() {
 /// `routed`, which anybody may write, counts nothing.
 #[test]
 fn agents_agree_whatever_they_remember() {
-    let label = |pod: &mut Pod| pod.bound_label = true;
+    let label = |pod: &mut Pod| pod.bound_label = BoundLabel::Bound(EIP);
     let routed = |pod: &mut Pod| pod.routed = true;
-    let both = |pod: &mut Pod| (pod.bound_label, pod.routed) = (true, true);
+    let both = |pod: &mut Pod| (pod.bound_label, pod.routed) = (BoundLabel::Bound(EIP), true);
     for (case, cluster, winner, by_memory) in [
         ("nothing written yet", two(), "a", true),
         ("b is written to", two().change("b", both), "b", false),

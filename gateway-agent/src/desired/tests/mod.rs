@@ -2,12 +2,13 @@
 
 mod claims;
 mod nodes;
+mod taken;
 mod vms;
 
 use super::*;
 use crate::config::tests::example;
 use crate::desired::problem::Kind;
-use crate::snapshot::{Host, Node, Owner, Pod, Takes};
+use crate::snapshot::{BoundLabel, External, Host, Node, Owner, Pod, Takes};
 
 const GW1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 const WORKER1: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 11);
@@ -30,7 +31,7 @@ fn name(name: &str) -> ObjectName {
 }
 
 fn node(addr: Ipv4Addr, pod_cidr: &str) -> Node {
-    Node { internal_ip: Some(addr), ready: true, gateway_label: false, pod_cidrs: vec![prefix(pod_cidr)] }
+    Node { internal_ip: Some(addr), ready: true, pod_cidrs: vec![prefix(pod_cidr)], ..Node::default() }
 }
 
 fn link(ifindex: u32, mtu: u32, addresses: &[&str]) -> Link {
@@ -40,10 +41,16 @@ fn link(ifindex: u32, mtu: u32, addresses: &[&str]) -> Link {
         mtu,
         up: true,
         carrier: true,
+        carrier_ups: 1,
         takes: Takes::Nothing,
         parent: None,
         addresses: addresses.iter().map(|text| prefix(text)).collect(),
     }
+}
+
+/// Nobody has any address of the external subnet.
+fn free() -> BTreeSet<Ipv4Addr> {
+    (1..=254).map(|host| Ipv4Addr::new(192, 168, 100, host)).collect()
 }
 
 /// gw1 and two workers, seen from `here`; every node has `eth0` of MTU 9000, gw1 `enp8s0` too.
@@ -66,6 +73,7 @@ fn snapshot(here: &str) -> Snapshot {
         config: Configured::Enabled(config),
         nodes,
         host: Host { links, ..Host::default() },
+        external: External { free: free(), ..External::default() },
         ..Snapshot::default()
     }
 }

@@ -325,7 +325,7 @@ fn both_pods_of_a_migration_send_to_the_gateway() {
         // Somebody else has the EIP: then no pod of the VM is its business.
         cluster.with_rival(0);
         let rival = cluster.pod_mut("rival");
-        (rival.node, rival.bound_label) = (Some("gw1".to_owned()), true);
+        (rival.node, rival.bound_label) = (Some("gw1".to_owned()), BoundLabel::Bound(EIP));
         cluster.snapshot.held = Held::default();
         assert!(!sends(&cluster, "worker2", "rival"), "{agent:?}");
     }

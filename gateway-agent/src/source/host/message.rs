@@ -86,6 +86,8 @@ pub(super) fn link(message: &LinkMessage) -> Option<(String, Link)> {
             link.mac = mac(bytes).unwrap_or_default();
         } else if let LinkAttribute::Mtu(mtu) = attribute {
             link.mtu = *mtu;
+        } else if let LinkAttribute::CarrierUpCount(count) = attribute {
+            link.carrier_ups = *count;
         } else if let LinkAttribute::Link(ifindex) = attribute {
             below = Some(*ifindex);
         } else if let LinkAttribute::LinkInfo(infos) = attribute {

@@ -14,7 +14,7 @@ use super::slim::SlimPod;
 use super::store::Store;
 use super::watch::{Context, Optional, Watched};
 use super::world::World;
-use crate::snapshot::{Node, Pod, Vmi};
+use crate::snapshot::{BoundLabel, Node, Pod, Vmi};
 use crate::source::manifest::{Fault, ObjectKind, Reader, service_cidrs};
 
 /// Word of VirtualMachineInstances.
@@ -73,7 +73,8 @@ impl Watched for ConfigMaps {
 /// Pods that ask for an EIP, have one, or may run the guest of a VM that does; the others do not matter.
 fn pod(reader: &Reader, SlimPod(pod): SlimPod) -> Result<Option<Pod>, Fault> {
     let pod = reader.pod(pod)?;
-    Ok(Some(pod).filter(|pod| pod.eip.is_some() || pod.bound_label || pod.launcher.is_some()))
+    let labelled = |pod: &Pod| pod.bound_label != BoundLabel::Absent;
+    Ok(Some(pod).filter(|pod| pod.eip.is_some() || labelled(pod) || pod.launcher.is_some()))
 }
 
 macro_rules! pods {
@@ -120,7 +121,8 @@ pods!(
     /// The pods that have an EIP, on other nodes: a change of this node's own comes by [`OwnPods`], and once.
     BoundPods, "pods with an EIP", bound_pods,
     |config, context| {
-        let bound = format!("{}=true", context.reader.keys.eip_bound);
+        let key = &context.reader.keys.eip_bound;
+        let bound = format!("{key},{key}!={}", BoundLabel::REFUSED);
         config.labels(&bound).fields(&format!("spec.nodeName!={}", context.node))
     }
 );

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{Entry, Fault, Object, ObjectId, ObjectKind, Place, Reader};
 use crate::desired::problem::Problem;
-use crate::snapshot::{Node, ObjectName, Pod};
+use crate::snapshot::{BoundLabel, Node, ObjectName, Pod};
 
 impl Reader {
     /// Reads a document: an object, or a list of them.
@@ -128,7 +128,9 @@ impl Reader {
                 .iter()
                 .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
             routed: is_true(annotations.get(&self.keys.routed)),
-            bound_label: is_true(metadata.labels.unwrap_or_default().get(&self.keys.eip_bound)),
+            bound_label: BoundLabel::of(
+                metadata.labels.unwrap_or_default().get(&self.keys.eip_bound).map(String::as_str),
+            ),
             eip: annotations.remove(&self.keys.eip),
             owner,
             launcher,
@@ -141,8 +143,10 @@ impl Reader {
     /// The field that cannot be used.
     pub(in crate::source) fn node(&self, node: v1::Node) -> Result<Node, Fault> {
         let (spec, status) = (node.spec.unwrap_or_default(), node.status.unwrap_or_default());
-        let mut internal_ip = None;
+        let (mut internal_ip, mut addresses) = (None, Vec::new());
         for (index, address) in status.addresses.unwrap_or_default().iter().enumerate() {
+            // A host name is none.
+            addresses.extend(address.address.parse::<Ipv4Addr>());
             if address.type_ == "InternalIP" {
                 let field = || format!("status.addresses[{index}].address");
                 let addr = host_ipv4(&address.address).map_err(|wrong| fault(field(), wrong))?;
@@ -156,11 +160,13 @@ impl Reader {
         let pod_cidrs = ipv4_prefixes(field, &cidrs, "write the pods' prefix, like 10.244.1.0/24")?;
         let conditions = status.conditions.unwrap_or_default();
         let labels = node.metadata.labels.unwrap_or_default();
+        let ready = conditions.iter().find(|condition| condition.type_ == "Ready");
         Ok(Node {
             internal_ip,
-            ready: conditions
-                .iter()
-                .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+            addresses,
+            ready: ready.is_some_and(|condition| condition.status == "True"),
+            ready_since: ready
+                .and_then(|condition| Some(condition.last_transition_time.as_ref()?.0.as_second())),
             gateway_label: labels.get(&self.keys.external_gw).is_some_and(|value| value == "true"),
             pod_cidrs,
         })

@@ -25,7 +25,7 @@ metadata:
   annotations:
     ovn.kubernetes.io/eip: 192.168.100.101
     ovn.kubernetes.io/routed: "true"
-  labels: { ovn.kubernetes.io/eip-bound: "true", pod-template-hash: 5d4f8c7b9 }
+  labels: { ovn.kubernetes.io/eip-bound: 192.168.100.101, pod-template-hash: 5d4f8c7b9 }
   ownerReferences: [{ apiVersion: apps/v1, kind: ReplicaSet, name: web-5d4f8c7b9, uid: r, controller: true }]
 spec:
   nodeName: worker1
@@ -53,7 +53,8 @@ status:
     - { type: Hostname, address: gw1 }
     - { type: InternalIP, address: "fd00::1" }
     - { type: InternalIP, address: 10.0.0.1 }
-  conditions: [{ type: Ready, status: "True" }]
+    - { type: ExternalIP, address: 192.168.100.11 }
+  conditions: [{ type: Ready, status: "True", lastTransitionTime: "2026-01-01T00:00:07Z" }]
 "#;
 
 #[test]
@@ -71,13 +72,15 @@ fn a_pod_and_a_node_are_reduced_to_what_matters() {
         ready: true,
         eip: Some("192.168.100.101".to_owned()),
         routed: true,
-        bound_label: true,
+        bound_label: crate::snapshot::BoundLabel::Bound([192, 168, 100, 101].into()),
         owner: Some(Owner { kind: "Deployment".to_owned(), name: "web".to_owned() }),
         launcher: None,
     };
     let node = Node {
         internal_ip: Some([10, 0, 0, 1].into()),
+        addresses: vec![[10, 0, 0, 1].into(), [192, 168, 100, 11].into()],
         ready: true,
+        ready_since: Some(1_767_225_607),
         gateway_label: true,
         pod_cidrs: vec!["10.244.1.0/24".parse().unwrap()],
     };

@@ -35,7 +35,7 @@ fn offset(from: Ipv4Addr, by: u32) -> Ipv4Addr {
 pub(super) fn widen_external_network(lab: &Lab, cluster: &Cluster) -> Result<()> {
     cluster.patch(
         &["configmap", "ovn-external-gw-config", "-n", "kube-system"],
-        &json!({"data": {"external-gw-addr": "192.168.100.1/16", "nic-ip": format!("{NIC_IP}/16")}}),
+        &json!({"data": {"external-gw-addr": "192.168.100.1/16", "nic-ip": format!("{NIC_IP}/16"), "garp-rate": "10000"}}),
     )?;
     let route = ["ip", "route", "add", "192.168.101.0/24", "via", &NIC_IP.to_string()];
     lab.read("client", &route).map(drop)
@@ -115,7 +115,7 @@ fn pod(index: u32, eip: Option<Ipv4Addr>) -> (Value, Value) {
     let mut metadata = json!({"name": format!("load-{index}"), "namespace": "default"});
     if let Some(eip) = eip {
         metadata["annotations"] = json!({EIP: eip, ROUTED: "true"});
-        metadata["labels"] = json!({BOUND: "true"});
+        metadata["labels"] = json!({BOUND: eip});
     }
     let environment: Vec<_> = (0..40)
         .map(|number| json!({"name": format!("SETTING_{number}"), "value": "a value of a usual length, of which a pod has many"}))

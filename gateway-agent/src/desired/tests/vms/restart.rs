@@ -7,7 +7,7 @@ fn restart(agent: Agent) -> Vec<(&'static str, String)> {
     let mut cluster = Cluster::run_by(agent);
     cluster.with_rival(0);
     // As the owner writes on what is served.
-    cluster.pod_mut("A").bound_label = true;
+    cluster.pod_mut("A").bound_label = BoundLabel::Bound(EIP);
     let mut outcomes = Vec::new();
     let mut step = |cluster: &mut Cluster, step| {
         let decided = cluster.decide();
