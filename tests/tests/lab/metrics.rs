@@ -42,7 +42,7 @@ fn prometheus_scrapes_what_the_packets_did() -> Result<()> {
         (r#"eip_gateway_eip_packets_total{eip="192.168.100.101",direction="out"}"#, 3.0),
         (r#"eip_gateway_packets_total{reason="to_worker"}"#, 3.0),
         (r#"eip_gateway_map_entries{map="eips"}"#, 1.0),
-        (r#"eip_gateway_build_info{abi="4"}"#, 1.0),
+        (r#"eip_gateway_build_info{abi="5"}"#, 1.0),
         (r#"sum({__name__=~"eip_gateway_packets_total",reason=~"drop_.*"})"#, 0.0),
     ] {
         ensure!(query(expression)? == Some(expected), "{expression} is {:?}", query(expression)?);
