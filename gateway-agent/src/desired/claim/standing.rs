@@ -45,7 +45,8 @@ impl Round<'_> {
     pub(super) fn settle(&self, claimant: Claimant, claims: &mut Claims) {
         let standing = self.standing(&claimant);
         let Claimant { eip, claim, vm, idle, .. } = claimant;
-        if claim.is_none() || matches!(standing, Standing::Served { .. }) {
+        // A VM that had the EIP before a restart still has it while that is asked for once more.
+        if claim.is_none() || matches!(standing, Standing::Served { .. } | Standing::Asked) {
             claims.vms.extend(vm.map(|vm| (eip, vm)));
             claims.idle.extend(Some((eip, idle)).filter(|(_, idle)| !idle.is_empty()));
         }
