@@ -48,7 +48,8 @@ impl Round<'_> {
         if claim.is_none() && vm.is_none() {
             claims.waiting.insert(rank.name);
         }
-        if claim.is_none() || matches!(standing, Standing::Served { .. }) {
+        // A VM that had the EIP before a restart still has it while that is asked for once more.
+        if claim.is_none() || matches!(standing, Standing::Served { .. } | Standing::Asked) {
             claims.vms.extend(vm.map(|vm| (eip, vm)));
             claims.idle.extend(Some((eip, idle)).filter(|(_, idle)| !idle.is_empty()));
         }

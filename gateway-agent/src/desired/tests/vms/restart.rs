@@ -72,3 +72,25 @@ fn neither_a_pause_nor_a_dying_node_takes_the_eip() {
         cluster.serves("the node is lost, the pod terminates for ever", "A");
     }
 }
+
+/// An agent that started meanwhile asks the external network before it serves: the rival does not slip in.
+#[test]
+fn an_eip_that_is_asked_for_again_stays_the_vms() {
+    let mut cluster = Cluster::run_by(PLAIN);
+    cluster.with_rival(0);
+    cluster.snapshot.pods.remove(&name("A"));
+    cluster.vmi_mut().gone = true;
+    assert!(cluster.decide().served.is_empty());
+    cluster.create_vmi("u2");
+    assert!(cluster.decide().served.is_empty());
+    cluster.snapshot.held.accepted.clear();
+    cluster.snapshot.external.free.clear();
+    cluster.create_pod("C", "u2");
+    cluster.vmi_mut().node = Some("gw1".to_owned());
+    for pass in 0..3 {
+        let decided = cluster.decide();
+        assert!(decided.served.is_empty() && datapath(&decided).probe.contains(&EIP), "pass {pass}");
+    }
+    cluster.snapshot.external.free.insert(EIP);
+    assert_eq!(cluster.decide().served[&EIP].pod, name("C"), "nobody answered");
+}
