@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use gateway_agent::annotation::Keys;
+use gateway_agent::apply::nft;
 use gateway_agent::cli::{Cli, Command, LogFormat, Output, ShowArgs, Source, Table, TeardownArgs};
 use gateway_agent::inspect::{self, Format, Topic};
 use gateway_agent::requirements::{self, Purpose};
@@ -86,7 +87,11 @@ async fn tear_down(args: &TeardownArgs) -> anyhow::Result<()> {
 
 /// Prints what is served and what was refused.
 fn show(args: &ShowArgs) -> anyhow::Result<()> {
-    let view = show::view(&args.pin.pin_path, &args.state.state_dir)?;
+    let mut view = show::view(&args.pin.pin_path, &args.state.state_dir)?;
+    if args.table.is_none() {
+        // Without the privilege to read them they are not shown.
+        view.firewall = Runtime::new()?.block_on(nft::counters()).ok().flatten();
+    }
     let topic = match args.table {
         None => Topic::Overview,
         Some(Table::Eips) => Topic::Eips,

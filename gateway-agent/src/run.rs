@@ -263,7 +263,12 @@ impl Agent {
         let router_port = host.links.get(RouterPort::NAME).map(|link| link.ifindex);
         watch.set_interest(wanted.resolve.iter().map(|(ifindex, _)| *ifindex).chain(router_port).collect());
         let stale = watch.take_stale();
-        let neighbors = Observed { resolved: &host.neighbors, managed: watch.managed(), stale: &stale };
+        let neighbors = Observed {
+            resolved: &host.neighbors,
+            managed: watch.managed(),
+            ours: watch.ours(),
+            stale: &stale,
+        };
         let outcome = self.writer.apply(wanted, host, neighbors, verify).await?;
         if outcome.complete && self.phase != Phase::InSync {
             info!(eips = wanted.eips.len(), pods = wanted.pods.len(), nodes = wanted.vteps.len(), "in sync");

@@ -65,11 +65,27 @@ pub async fn apply(
     for message in held {
         let keep = rule_source(&message).is_some_and(|source| rules.contains(&source) && kept.insert(source));
         if !keep {
-            let action = format!("delete a policy rule of priority {ROUTING_TABLE}");
-            work.deleted(action, handle.rule().del(message).execute().await);
+            work.delete_rule(message).await;
         }
     }
     work.failed.map_or(Ok(work.changes), Err)
+}
+
+/// Deletes the rules that are not among those wanted: what they led to is still in force.
+///
+/// # Errors
+/// The first request the kernel refused; the others were made all the same.
+pub async fn release(handle: &Handle, wanted: &BTreeSet<Ipv4Addr>) -> Result<usize, NetlinkError> {
+    let mut work = Work { handle, changes: Changes::default(), failed: None };
+    let held = held_rules(handle, ROUTING_TABLE, ROUTING_TABLE)
+        .await
+        .map_err(NetlinkError::of("list policy rules"))?;
+    for message in held {
+        if rule_source(&message).is_none_or(|source| !wanted.contains(&source)) {
+            work.delete_rule(message).await;
+        }
+    }
+    work.failed.map_or(Ok(work.changes.deleted), Err)
 }
 
 struct Work<'a> {
@@ -90,6 +106,12 @@ impl Work<'_> {
             .priority(ROUTING_TABLE)
             .action(RuleAction::ToTable);
         self.added(format!("add the policy rule from {source}"), request.execute().await);
+    }
+
+    async fn delete_rule(&mut self, rule: RuleMessage) {
+        let action = format!("delete a policy rule of priority {ROUTING_TABLE}");
+        let result = self.handle.rule().del(rule).execute().await;
+        self.deleted(action, result);
     }
 
     fn added(&mut self, action: String, result: Result<(), rtnetlink::Error>) {

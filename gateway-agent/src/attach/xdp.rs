@@ -9,7 +9,7 @@ use aya::programs::{Xdp, XdpMode};
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::link::{LinkAttribute, LinkXdp};
 use rtnetlink::Handle;
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{AttachError, Done, Mode, Place};
 
@@ -29,7 +29,8 @@ pub(super) async fn programs(handle: &Handle, ifindex: u32) -> Vec<u32> {
     ids
 }
 
-/// Takes over the pinned link, or attaches anew, natively.
+/// Takes over the pinned link, or attaches anew, natively. A refusal is no error: the TC twin does
+/// the work, and [`Attachments::warnings`](super::Attachments::warnings) says so.
 pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done, AttachError> {
     let on_nic = programs(place.handle, place.ifindex).await;
     if let Some(link) = place.pinned(Some(&on_nic))? {
@@ -44,7 +45,7 @@ pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done,
     match attach_new(program, place) {
         Ok(()) => Ok(Done { mode: Mode::Native, adopted: false }),
         Err(error) => {
-            warn!(%error, nic = place.nic, "native XDP refused");
+            debug!(%error, nic = place.nic, "native XDP refused");
             Ok(Done { mode: Mode::TwinOnly, adopted: false })
         }
     }

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::CONFIG_OWNER;
+use gateway_common::tables::{CONFIG_OWNER, Config};
 use rtnetlink::Handle;
 use tracing::info;
 
@@ -15,11 +15,11 @@ use crate::apply::bpf::{self, BpfError, Loaded, Maps, Object};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
 use crate::apply::{errors, link, nft, route};
-use crate::attach::Attachments;
+use crate::attach::{Attachments, Look};
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, Route, RouterPort};
 use crate::snapshot::Host;
-use crate::tables::{self, Tables};
+use crate::tables::{self, TableOp, Tables};
 use crate::teardown::teardown;
 
 /// What one pass did.
@@ -44,6 +44,11 @@ impl Outcome {
         self.problems.push(step_failed(node, step, error));
         self.failed.push(step);
     }
+
+    /// Nothing failed that packets need which are led to the programs. A neighbour is resolved by the kernel when need be.
+    fn may_lead(&self) -> bool {
+        self.failed.iter().all(|step| *step == "neighbours")
+    }
 }
 
 /// How much of what was written before is compared with the kernel again.
@@ -62,9 +67,19 @@ pub(super) enum Verify {
 struct Networking {
     rules: BTreeSet<Ipv4Addr>,
     routes: BTreeSet<Route>,
-    elements: nft::Elements,
     shortcut: Option<Shortcut>,
     errors: bool,
+}
+
+impl Networking {
+    fn of(wanted: &Datapath, elements: &nft::Elements) -> Self {
+        Self {
+            rules: wanted.rules.clone(),
+            routes: wanted.routes.clone(),
+            shortcut: Shortcut::of(wanted, elements),
+            errors: errors::wanted(wanted),
+        }
+    }
 }
 
 /// Holds what is needed to write, and what was written.
@@ -77,6 +92,8 @@ pub(super) struct Writer {
     known: Tables,
     attachments: Attachments,
     networking: Option<Networking>,
+    /// What the nftables table holds, as far as known.
+    elements: Option<nft::Elements>,
     keeper: Keeper,
     announcer: Announcer,
     started: bool,
@@ -100,6 +117,7 @@ impl Writer {
             loaded: None,
             known,
             networking: None,
+            elements: None,
             keeper: Keeper::default(),
             started: false,
         }
@@ -123,6 +141,7 @@ impl Writer {
         self.loaded = None;
         self.known = Tables::default();
         self.networking = None;
+        self.elements = None;
         self.attachments = Attachments::new(&self.pin);
         let report = teardown(&self.handle, &self.pin).await;
         let mut outcome = Outcome { changes: report.removed.len(), ..Outcome::default() };
@@ -136,6 +155,10 @@ impl Writer {
     /// Carries out what is desired, each step even if another one failed. What was written before is compared
     /// with the kernel again as far as `verify` says.
     ///
+    /// What goes is taken away in the reverse order of what comes: what leads packets to the programs goes before the rows
+    /// and comes behind them, and `config` tells of the external side only while all of it is there. So a pod's packets go
+    /// one of the two ways at any time, and never out by its own address.
+    ///
     /// # Errors
     /// [`BpfError`] when the tables cannot be loaded at all: nothing can be done then.
     pub(super) async fn apply(
@@ -147,7 +170,13 @@ impl Writer {
     ) -> Result<Outcome, BpfError> {
         self.load()?;
         let mut outcome = Outcome::default();
-        if let Some(port) = &wanted.router_port {
+        let left = self.leave_external_side(&wanted.config);
+        outcome.table_ops += self.done(&mut outcome, "tables", left);
+        let elements = nft::Elements::of(wanted);
+        let networking = Networking::of(wanted, &elements);
+        self.release(&networking, &elements, verify, &mut outcome).await;
+        // What is to be closed is closed before there is a way in.
+        if let Some(port) = wanted.router_port.as_ref().filter(|_| outcome.may_lead()) {
             let made = link::apply(&self.handle, &host.links, Some(port)).await;
             outcome.again = self.done(&mut outcome, "router port", made.map(usize::from)) > 0;
         }
@@ -158,9 +187,16 @@ impl Writer {
             return Ok(outcome);
         }
         let rows = self.write_rows(wanted, verify);
-        outcome.table_ops = self.done(&mut outcome, "tables", rows);
+        outcome.table_ops += self.done(&mut outcome, "tables", rows);
         self.attach(wanted, host, verify, &mut outcome).await;
-        self.write_networking(wanted, verify, &mut outcome).await;
+        // Where a program is missing, what would lead packets to it would let them out untranslated.
+        if outcome.may_lead() {
+            self.lead(networking, &elements, verify, &mut outcome).await;
+        }
+        if outcome.may_lead() {
+            let entered = self.enter_external_side(&wanted.config);
+            outcome.table_ops += self.done(&mut outcome, "tables", entered);
+        }
         if wanted.router_port.is_none() {
             let removed = link::apply(&self.handle, &host.links, None).await;
             self.done(&mut outcome, "router port", removed.map(usize::from));
@@ -191,7 +227,11 @@ impl Writer {
         if verify == Verify::Everything {
             self.known = loaded.maps.read()?;
         }
-        let rows = tables::rows(wanted, &self.known)?;
+        let mut rows = tables::rows(wanted, &self.known)?;
+        let held = self.known.config.unwrap_or_default();
+        if !tables::share_external_side(&held, &wanted.config) {
+            rows.config = rows.config.map(tables::without_external_side);
+        }
         let plan = tables::diff(&rows, &self.known);
         if !self.started {
             let Tables { eips, pods, vteps, neighbors, internal, .. } = &self.known;
@@ -210,39 +250,102 @@ impl Writer {
 
     async fn attach(&mut self, wanted: &Datapath, host: &Host, verify: Verify, outcome: &mut Outcome) {
         let Some(loaded) = &mut self.loaded else { return };
-        let (changed, errors) = self
-            .attachments
-            .apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, verify > Verify::Nothing)
-            .await;
+        let look = match verify {
+            Verify::Nothing => Look::Away,
+            Verify::Networking => Look::AtPrograms,
+            Verify::Everything => Look::Everywhere,
+        };
+        let (changed, errors) =
+            self.attachments.apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, look).await;
         outcome.changes += changed;
         for error in &errors {
             outcome.failed(&self.node, "programs", error);
         }
     }
 
-    async fn write_networking(&mut self, wanted: &Datapath, verify: Verify, outcome: &mut Outcome) {
-        let elements = nft::Elements::of(wanted);
-        let networking = Networking {
-            rules: wanted.rules.clone(),
-            routes: wanted.routes.clone(),
-            shortcut: Shortcut::of(wanted, &elements),
-            errors: errors::wanted(wanted),
-            elements,
-        };
-        if verify == Verify::Nothing && self.networking.as_ref() == Some(&networking) {
-            return;
+    /// Has `config` say that there is no external side, unless the one it tells of is the one that is wanted.
+    fn leave_external_side(&mut self, wanted: &Config) -> Result<usize, BpfError> {
+        match self.known.config {
+            Some(held) if tables::has_external_side(&held) && !tables::share_external_side(&held, wanted) => {
+                self.write_config(tables::without_external_side(held))
+            }
+            Some(_) | None => Ok(0),
         }
-        let before = outcome.problems.len();
+    }
+
+    /// Has `config` say that there is the external side that is wanted.
+    fn enter_external_side(&mut self, wanted: &Config) -> Result<usize, BpfError> {
+        match self.known.config {
+            Some(held)
+                if tables::has_external_side(wanted) && !tables::share_external_side(&held, wanted) =>
+            {
+                // Flags of the direct tables follow from the rows.
+                self.write_config(Config {
+                    flags: held.flags | wanted.flags,
+                    direct_mask: held.direct_mask,
+                    ..*wanted
+                })
+            }
+            Some(_) | None => Ok(0),
+        }
+    }
+
+    fn write_config(&mut self, config: Config) -> Result<usize, BpfError> {
+        let Some(loaded) = &mut self.loaded else { return Ok(0) };
+        loaded.maps.write(&[TableOp::PutConfig(config)])?;
+        self.known.config = Some(config);
+        Ok(1)
+    }
+
+    /// Takes away what leads packets to the programs and is no longer wanted, and closes what is to be closed.
+    async fn release(
+        &mut self,
+        networking: &Networking,
+        elements: &nft::Elements,
+        verify: Verify,
+        outcome: &mut Outcome,
+    ) {
+        let known = self.elements.take().filter(|_| verify == Verify::Nothing);
+        match nft::prepare(elements, known.as_ref()).await {
+            Ok((held, written)) => {
+                outcome.changes += usize::from(written);
+                self.elements = Some(held);
+            }
+            Err(error) => outcome.failed(&self.node, "nftables", &error),
+        }
         let known = self.networking.as_ref().filter(|_| verify == Verify::Nothing);
-        let elements = nft::apply(&networking.elements, known.map(|known| &known.elements)).await;
-        self.done(outcome, "nftables", elements.map(usize::from));
-        let routes = route::apply(&self.handle, &networking.rules, &networking.routes).await;
-        self.done(outcome, "policy routes", routes.map(|changes| changes.added + changes.deleted));
-        let shortcut = shortcut::apply(&self.handle, networking.shortcut).await;
-        self.done(outcome, "route to EIPs", shortcut);
-        let errors = errors::apply(&self.handle, networking.errors).await;
-        self.done(outcome, "route of ICMP errors", errors);
-        self.networking = (outcome.problems.len() == before).then_some(networking);
+        if known.is_none_or(|known| !known.rules.is_subset(&networking.rules)) {
+            let released = route::release(&self.handle, &networking.rules).await;
+            self.done(outcome, "policy routes", released);
+        }
+    }
+
+    /// Makes what leads packets to the programs: routes and rules first, so that no pod keeps its own address where the
+    /// main table would send it out.
+    async fn lead(
+        &mut self,
+        networking: Networking,
+        elements: &nft::Elements,
+        verify: Verify,
+        outcome: &mut Outcome,
+    ) {
+        if verify > Verify::Nothing || self.networking.as_ref() != Some(&networking) {
+            let routes = route::apply(&self.handle, &networking.rules, &networking.routes).await;
+            self.done(outcome, "policy routes", routes.map(|changes| changes.added + changes.deleted));
+            let shortcut = shortcut::apply(&self.handle, networking.shortcut).await;
+            self.done(outcome, "route to EIPs", shortcut);
+            let errors = errors::apply(&self.handle, networking.errors).await;
+            self.done(outcome, "route of ICMP errors", errors);
+        }
+        self.networking = outcome.may_lead().then_some(networking);
+        let Some(held) = self.elements.take() else { return };
+        match nft::apply(elements, &held).await {
+            Ok(written) => {
+                outcome.changes += usize::from(written);
+                self.elements = Some(elements.clone());
+            }
+            Err(error) => outcome.failed(&self.node, "nftables", &error),
+        }
     }
 
     /// Notes what a step did; returns how much it changed.
