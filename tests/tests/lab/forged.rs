@@ -21,7 +21,7 @@ fn send_to(lab: &Lab, from: &str, to: &str, tunnel: &Geneve, inner: &[u8]) -> Re
     // Behind Ethernet, IPv4 and UDP: what the socket is to send.
     let datagram = tunnel.carry(inner)[42..].to_vec();
     let escaped: String = datagram.iter().map(|byte| format!("\\x{byte:02x}")).collect();
-    let script = format!("printf '{escaped}' | socat -u - UDP-SENDTO:{to}");
+    let script = format!("printf '{escaped}' | socat -b65535 -u - UDP-SENDTO:{to}");
     lab.read(from, &["bash", "-c", &script]).map(drop)
 }
 

@@ -12,10 +12,25 @@ pub(crate) const FAR: &str = "203.0.113.10";
 /// The UDP port of flows.
 const PORT: u16 = 9000;
 
-/// Gives a node a NIC `up0` to the namespace `apiserver`, there called after the node, and its default route by it. Returns the
-/// node's address there.
-pub(crate) fn other_way_out(lab: &Lab, node: &str) -> Result<String> {
-    let third = lab_index(node)?;
+/// A way out of a node's pods besides the gateway.
+pub(crate) struct Way {
+    /// The node's address on it.
+    pub(crate) address: String,
+    /// Where it arrives in the namespace `apiserver`.
+    interface: String,
+}
+
+/// Gives a node its default route by the NIC that the tunnel takes, too.
+pub(crate) fn same_nic(lab: &Lab, node: &str) -> Result<Way> {
+    lab.read(node, &["ip", "route", "add", "default", "via", "172.18.0.10"])?;
+    let known = gateway_lab::NODES.iter().find(|known| known.name == node).context("a node")?;
+    Ok(Way { address: known.ip.to_string(), interface: "eth0".to_owned() })
+}
+
+/// Gives a node a NIC `up0` to the namespace `apiserver`, there called after the node, and its default route by it.
+pub(crate) fn other_nic(lab: &Lab, node: &str) -> Result<Way> {
+    let known = gateway_lab::NODES.iter().find(|known| known.name == node).context("a node")?;
+    let third = known.index;
     let (far, here) = (format!("198.51.{third}.1"), format!("198.51.{third}.2"));
     let peer = lab.netns("apiserver")?;
     let ip = |name: &str, words: &str| {
@@ -27,11 +42,7 @@ pub(crate) fn other_way_out(lab: &Lab, node: &str) -> Result<String> {
     ip("apiserver", &format!("link set {node} up"))?;
     ip(node, "link set up0 up")?;
     ip(node, &format!("route add default via {far} dev up0"))?;
-    Ok(here)
-}
-
-fn lab_index(node: &str) -> Result<u8> {
-    Ok(gateway_lab::NODES.iter().find(|known| known.name == node).context("a node")?.index)
+    Ok(Way { address: here, interface: node.to_owned() })
 }
 
 /// A UDP flow, some 80 numbered packets a second from one port.
@@ -50,10 +61,15 @@ pub(crate) struct Went {
 }
 
 impl Flow {
-    /// From a pod on `node` to `to`; `receiver` is the namespace with that address.
-    pub(crate) fn start(lab: &Lab, (pod, node): (&str, &str), to: &str, receiver: &str) -> Result<Self> {
+    /// From a pod on `node` to `to`; `receiver` is the namespace with that address, `way` what it leaves by without an EIP.
+    pub(crate) fn start(
+        lab: &Lab,
+        (pod, node): (&str, &str),
+        (to, receiver): (&str, &str),
+        way: &Way,
+    ) -> Result<Self> {
         let captures = vec![
-            Capture::arriving(lab, "apiserver", node)?,
+            Capture::arriving(lab, "apiserver", &way.interface)?,
             // Nothing is to arrive plainly at another node.
             Capture::arriving(lab, if node == "gw1" { "worker1" } else { "gw1" }, "eth0")?,
         ];
@@ -106,7 +122,8 @@ impl Went {
     }
 
     /// How many went the other way out, by the node's address there.
-    pub(crate) fn other_way(&self, address: &str) -> Result<usize> {
+    pub(crate) fn other_way(&self, way: &Way) -> Result<usize> {
+        let address = &way.address;
         Ok(self.frames[0].matching(&format!("ip.src == {address} && udp.dstport == {PORT}"))?.len())
     }
 }

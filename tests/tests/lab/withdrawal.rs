@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use gateway_lab::Lab;
 
 use crate::scene::{EIP0, EIP1, EIP2, eventually, holds, scene};
-use crate::ways::{FAR, Flow, other_way_out};
+use crate::ways::{FAR, Flow, Way, other_nic, same_nic};
 
 /// Pod, its node, its address and the EIP it gets.
 const PODS: [(&str, &str, &str, &str); 2] =
@@ -24,15 +24,18 @@ fn settled(lab: &Lab, node: &str, eip: &str, held: bool) -> Result<()> {
     })
 }
 
-fn loses(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str)) -> Result<()> {
+/// What makes the other way out.
+type Make = fn(&Lab, &str) -> Result<Way>;
+
+fn loses(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str), way: Make) -> Result<()> {
     let lab = scene(prefix, 1500)?;
-    let here = other_way_out(&lab, node)?;
+    let here = way(&lab, node)?;
     lab.annotate(pod, Some(eip))?;
     settled(&lab, node, eip, true)?;
     eventually(Duration::from_secs(3), "a way out by the EIP", || {
         Ok(lab.exec(pod, &["ping", "-n", "-c1", "-W0.2", FAR])?.status.success())
     })?;
-    let flow = Flow::start(&lab, (pod, node), FAR, "outside")?;
+    let flow = Flow::start(&lab, (pod, node), (FAR, "outside"), &here)?;
     flow.goes_on(SOME)?;
     ensure!(!flow.arrived().is_empty(), "by the EIP");
     let last = flow.sent();
@@ -50,21 +53,23 @@ fn loses(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str)) -> R
 
 #[test]
 fn a_worker_s_pod_loses_its_eip() -> Result<()> {
-    loses("w1-", PODS[0])
+    loses("w1-", PODS[0], other_nic)?;
+    loses("w1-", PODS[0], same_nic)
 }
 
 #[test]
 fn a_gateway_s_pod_loses_its_eip() -> Result<()> {
-    loses("w2-", PODS[1])
+    loses("w2-", PODS[1], other_nic)?;
+    loses("w2-", PODS[1], same_nic)
 }
 
-fn gains(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str)) -> Result<()> {
+fn gains(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str), way: Make) -> Result<()> {
     let lab = scene(prefix, 1500)?;
-    let here = other_way_out(&lab, node)?;
+    let here = way(&lab, node)?;
     lab.annotate(pod, None)?;
     settled(&lab, node, eip, false)?;
     std::thread::sleep(Duration::from_millis(300));
-    let flow = Flow::start(&lab, (pod, node), FAR, "outside")?;
+    let flow = Flow::start(&lab, (pod, node), (FAR, "outside"), &here)?;
     flow.goes_on(SOME)?;
     ensure!(flow.arrived().is_empty(), "not by the gateway");
     let last = flow.sent();
@@ -85,18 +90,20 @@ fn gains(prefix: &str, (pod, node, address, eip): (&str, &str, &str, &str)) -> R
 
 #[test]
 fn a_worker_s_pod_gains_an_eip() -> Result<()> {
-    gains("w3-", PODS[0])
+    gains("w3-", PODS[0], other_nic)?;
+    gains("w3-", PODS[0], same_nic)
 }
 
 #[test]
 fn a_gateway_s_pod_gains_an_eip() -> Result<()> {
-    gains("w4-", PODS[1])
+    gains("w4-", PODS[1], other_nic)?;
+    gains("w4-", PODS[1], same_nic)
 }
 
 #[test]
 fn the_gateway_is_disabled_under_running_flows() -> Result<()> {
     let lab = scene("w5-", 1500)?;
-    let ways = [other_way_out(&lab, "worker1")?, other_way_out(&lab, "gw1")?];
+    let ways = [other_nic(&lab, "worker1")?, other_nic(&lab, "gw1")?];
     lab.annotate("pod0a", Some(EIP0))?;
     holds(&lab, "gw1", &[EIP1, EIP0])?;
     std::thread::sleep(Duration::from_millis(300));
@@ -105,7 +112,7 @@ fn the_gateway_is_disabled_under_running_flows() -> Result<()> {
     let disabled = enabled.replace("enable-external-gw: \"true\"", "enable-external-gw: \"false\"");
     // One after the other: both would be received by the same socket.
     for ((pod, node, address, _), here) in PODS.into_iter().zip(&ways) {
-        let flow = Flow::start(&lab, (pod, node), FAR, "outside")?;
+        let flow = Flow::start(&lab, (pod, node), (FAR, "outside"), here)?;
         flow.goes_on(SOME)?;
         ensure!(!flow.arrived().is_empty(), "{pod}: by the EIP");
         let last = flow.sent();
@@ -130,8 +137,8 @@ fn the_gateway_is_disabled_under_running_flows() -> Result<()> {
 #[test]
 fn a_flow_to_an_address_that_becomes_an_eip_reaches_its_pod() -> Result<()> {
     let lab = scene("w6-", 1500)?;
-    other_way_out(&lab, "worker1")?;
-    let flow = Flow::start(&lab, ("pod1b", "worker1"), EIP2, "pod2a")?;
+    let way = other_nic(&lab, "worker1")?;
+    let flow = Flow::start(&lab, ("pod1b", "worker1"), (EIP2, "pod2a"), &way)?;
     flow.goes_on(SOME)?;
     ensure!(flow.arrived().is_empty(), "nobody has it");
     lab.annotate("pod2a", Some(EIP2))?;
