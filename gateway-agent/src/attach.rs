@@ -103,7 +103,7 @@ impl Attachments {
         Self { pin: pin.to_owned(), held: BTreeMap::new(), swept: BTreeSet::new() }
     }
 
-    /// Makes the hooks as wanted: hook → NIC. What is attached is checked against the kernel as far as `look` says. Returns
+    /// Attaches what is wanted: hook → NIC. What is attached is checked against the kernel as far as `look` says. Returns
     /// how many hooks changed, and the errors.
     pub async fn apply(
         &mut self,
@@ -114,12 +114,24 @@ impl Attachments {
         look: Look,
     ) -> (usize, Vec<AttachError>) {
         let (mut changed, mut errors) = (0, Vec::new());
-        for hook in HOOKS {
-            let result = match wanted.get(&hook) {
-                Some(nic) => self.ensure(ebpf, handle, links, hook, nic, look).await,
-                None => self.release(links, hook),
-            };
-            match result {
+        for (hook, nic) in wanted {
+            match self.ensure(ebpf, handle, links, *hook, nic, look).await {
+                Ok(written) => changed += usize::from(written),
+                Err(error) => errors.push(error),
+            }
+        }
+        (changed, errors)
+    }
+
+    /// Detaches what is not wanted: once no packet is led there any more. Returns how many hooks changed, and the errors.
+    pub fn detach(
+        &mut self,
+        links: &BTreeMap<String, Link>,
+        wanted: &BTreeMap<Hook, String>,
+    ) -> (usize, Vec<AttachError>) {
+        let (mut changed, mut errors) = (0, Vec::new());
+        for hook in HOOKS.into_iter().filter(|hook| !wanted.contains_key(hook)) {
+            match self.release(links, hook) {
                 Ok(written) => changed += usize::from(written),
                 Err(error) => errors.push(error),
             }

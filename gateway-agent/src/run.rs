@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use self::inputs::Inputs;
 pub use self::inputs::SourceOptions;
 use self::observer::Observer;
 use self::report::{Reporter, step_failed};
 use self::writer::{Outcome, Verify, Writer};
+use crate::alive::{self, Alive};
 use crate::annotation::Keys;
 use crate::apply::bpf::Object;
 use crate::apply::neighbor::Observed;
@@ -36,6 +37,8 @@ use crate::status::StatusFile;
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Everything is compared with the kernel at least this often.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Whether what was made is still there is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
 /// First pause after a failed step; it doubles up to [`RESYNC`].
 const RETRY: Duration = Duration::from_millis(200);
 /// Passes in a row when one made something the next has to look at.
@@ -74,6 +77,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let handle = host::connect()?;
     let mut watch = Watch::start(handle.clone())?;
     let observer = Observer::start(&options);
+    let _alive = claim(&options);
     let writer = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
     let status = StatusFile::open(&options.state, &options.node);
     let mut held = status.held();
@@ -84,6 +88,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let mut due = Instant::now();
     let mut resync = due;
     let mut settled = due;
+    let mut look = due + LOOK;
     loop {
         let mut resynced = false;
         tokio::select! {
@@ -99,6 +104,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
             () = sleep_until(agent.status.due().map_or(due, Into::into)), if agent.status.due().is_some() => {
                 agent.write_status();
                 continue;
+            }
+            () = sleep_until(look) => {
+                look = Instant::now() + LOOK;
+                if agent.is_intact().await {
+                    continue;
+                }
+                watch.invalidate();
+                resynced = true;
             }
             () = sleep_until(due.min(resync)) => {
                 source.renew()?;
@@ -118,6 +131,23 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     agent.write_status();
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
+}
+
+/// Says that an agent runs here, for `gateway-agent teardown`.
+fn claim(options: &Options) -> Option<Alive> {
+    match Alive::claim(&options.state, &options.node) {
+        Ok(Some(alive)) => return Some(alive),
+        Ok(None) => {
+            let other = alive::running(&options.state).unwrap_or_default();
+            warn!("another agent runs on this node ({other}): both write the same tables; stop one of them");
+        }
+        Err(error) => warn!(
+            "cannot write {} in {}: {error}; check --state-dir, `gateway-agent teardown` needs it to see that an agent runs",
+            alive::FILE,
+            options.state.display()
+        ),
+    }
+    None
 }
 
 /// What was last said about the whole.
@@ -158,6 +188,17 @@ impl Agent {
             phase: Phase::Starting,
             failures: 0,
         }
+    }
+
+    /// Whether what was made is still there. Says so when it is not.
+    async fn is_intact(&mut self) -> bool {
+        let intact = self.phase != Phase::InSync || self.writer.is_intact().await;
+        if !intact {
+            warn!(
+                "somebody removed what this agent had made (`gateway-agent teardown`, `nft flush ruleset`): it is made anew"
+            );
+        }
+        intact
     }
 
     /// Passes until nothing is left to do at once; with `resync`, all is compared with the kernel. Returns the time

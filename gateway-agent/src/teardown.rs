@@ -1,10 +1,12 @@
 //! Undoes all an agent made on this node. Works with the agent dead and from any half state; doing it twice is fine.
 
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 
 use rtnetlink::Handle;
 use tracing::info;
 
+use crate::alive;
 use crate::apply::NetlinkError;
 use crate::apply::bpf::{BpfError, remove_dir, remove_maps};
 use crate::apply::link::{self, RouterPortError};
@@ -39,6 +41,14 @@ pub enum TeardownError {
     /// The status file.
     #[error(transparent)]
     Status(#[from] StatusError),
+    /// The file that says that an agent runs.
+    #[error("cannot remove {} in {dir}: {source}; check --state-dir", alive::FILE)]
+    Alive {
+        /// The state directory.
+        dir: PathBuf,
+        /// Cause.
+        source: io::Error,
+    },
 }
 
 /// What was removed, and what could not be.
@@ -53,6 +63,9 @@ pub struct Report {
 impl Report {
     /// Removes the status file in `dir`: once all is gone there is nothing left to say.
     pub fn remove_status(&mut self, dir: &Path) {
+        if let Err(source) = alive::remove(dir) {
+            self.errors.push(TeardownError::Alive { dir: dir.to_owned(), source });
+        }
         let removed = status::remove(dir).map_err(TeardownError::from);
         self.step(removed.map(|removed| removed.then(|| format!("{} in {}", status::FILE, dir.display()))));
     }

@@ -151,6 +151,9 @@ pub enum Route {
         /// Interface.
         ifindex: u32,
     },
+    /// The way out when there is no other: none. A link that goes takes its routes along, and an EIP pod's packets are not to
+    /// leave by the main table then, with the pod's own address.
+    Unreachable,
     /// The default route, `onlink`.
     Default {
         /// Next hop and interface; `via` is always set.

@@ -15,7 +15,7 @@ use crate::apply::bpf::{self, BpfError, Loaded, Maps, Object};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
 use crate::apply::{errors, link, nft, route};
-use crate::attach::{Attachments, Look};
+use crate::attach::{AttachError, Attachments, Look};
 use crate::desired::problem::Problem;
 use crate::desired::{Datapath, Route, RouterPort};
 use crate::snapshot::Host;
@@ -135,14 +135,33 @@ impl Writer {
         if owner { self.known.served() } else { BTreeMap::new() }
     }
 
-    /// Removes everything; the tables are loaded anew when they are wanted again.
-    pub(super) async fn withdraw(&mut self) -> Outcome {
-        self.announcer.disown();
+    /// Whether what was made is still there, as far as a short look tells: pins and the nftables table, of whose end nobody
+    /// hears. What is not is made anew by the next pass that verifies everything.
+    pub(super) async fn is_intact(&mut self) -> bool {
+        if self.loaded.is_none() {
+            return true;
+        }
+        if !bpf::are_pinned(&self.pin) || !self.attachments.are_pinned() {
+            self.forget();
+            return false;
+        }
+        // An nft that does not answer is the next pass's to tell.
+        nft::counters().await.map_or(true, |counters| counters.is_some())
+    }
+
+    /// The tables are loaded anew when they are wanted again.
+    fn forget(&mut self) {
         self.loaded = None;
         self.known = Tables::default();
         self.networking = None;
         self.elements = None;
         self.attachments = Attachments::new(&self.pin);
+    }
+
+    /// Removes everything.
+    pub(super) async fn withdraw(&mut self) -> Outcome {
+        self.announcer.disown();
+        self.forget();
         let report = teardown(&self.handle, &self.pin).await;
         let mut outcome = Outcome { changes: report.removed.len(), ..Outcome::default() };
         for error in &report.errors {
@@ -194,6 +213,8 @@ impl Writer {
             self.lead(networking, &elements, verify, &mut outcome).await;
         }
         if outcome.may_lead() {
+            let (changed, errors) = self.attachments.detach(&host.links, &wanted.hooks);
+            self.attached(&mut outcome, changed, &errors);
             let entered = self.enter_external_side(&wanted.config);
             outcome.table_ops += self.done(&mut outcome, "tables", entered);
         }
@@ -257,8 +278,12 @@ impl Writer {
         };
         let (changed, errors) =
             self.attachments.apply(&mut loaded.ebpf, &self.handle, &host.links, &wanted.hooks, look).await;
+        self.attached(outcome, changed, &errors);
+    }
+
+    fn attached(&self, outcome: &mut Outcome, changed: usize, errors: &[AttachError]) {
         outcome.changes += changed;
-        for error in &errors {
+        for error in errors {
             outcome.failed(&self.node, "programs", error);
         }
     }
@@ -305,13 +330,15 @@ impl Writer {
         verify: Verify,
         outcome: &mut Outcome,
     ) {
-        let known = self.elements.take().filter(|_| verify == Verify::Nothing);
-        match nft::prepare(elements, known.as_ref()).await {
-            Ok((held, written)) => {
-                outcome.changes += usize::from(written);
-                self.elements = Some(held);
+        if verify > Verify::Nothing || self.elements.as_ref() != Some(elements) {
+            let known = self.elements.take().filter(|_| verify == Verify::Nothing);
+            match nft::prepare(elements, known.as_ref()).await {
+                Ok((held, written)) => {
+                    outcome.changes += usize::from(written);
+                    self.elements = Some(held);
+                }
+                Err(error) => outcome.failed(&self.node, "nftables", &error),
             }
-            Err(error) => outcome.failed(&self.node, "nftables", &error),
         }
         let known = self.networking.as_ref().filter(|_| verify == Verify::Nothing);
         if known.is_none_or(|known| !known.rules.is_subset(&networking.rules)) {
@@ -338,7 +365,7 @@ impl Writer {
             self.done(outcome, "route of ICMP errors", errors);
         }
         self.networking = outcome.may_lead().then_some(networking);
-        let Some(held) = self.elements.take() else { return };
+        let Some(held) = self.elements.take_if(|held| held != elements) else { return };
         match nft::apply(elements, &held).await {
             Ok(written) => {
                 outcome.changes += usize::from(written);

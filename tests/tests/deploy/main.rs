@@ -8,3 +8,4 @@ mod image;
 mod manifests;
 mod narrowed;
 mod permissions;
+mod uninstall;

@@ -92,8 +92,10 @@ fn undisturbed(lab: &Lab) -> Result<()> {
     ensure!(who_am_i(lab, "pod0a", "client", EIP0)? == CLIENT, "TCP to the EIP pod");
     ensure!(who_am_i(lab, "client", "pod0a", CLIENT)? == EIP0, "and from it");
     ensure!(connects(lab, "client", EIP0, POD_PORT)?, "its own ports");
-    let mut server =
-        lab.spawn("client", &["socat", "-d", "-d", "TCP-LISTEN:7001", "SYSTEM:echo $SOCAT_PEERADDR"])?;
+    let mut server = lab.spawn(
+        "client",
+        &["socat", "-d", "-d", "TCP-LISTEN:7001,reuseaddr", "SYSTEM:echo $SOCAT_PEERADDR"],
+    )?;
     server.wait_for("listening on", Duration::from_secs(10))?;
     let to = format!("TCP:{CLIENT}:7001,bind={NIC_IP},connect-timeout=3");
     let seen = lab.read("gw1", &["socat", "-T5", "-u", &to, "-"])?;

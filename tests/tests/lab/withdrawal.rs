@@ -151,3 +151,28 @@ fn a_flow_to_an_address_that_becomes_an_eip_reaches_its_pod() -> Result<()> {
     ensure!(arrived + AT_ONCE >= SOME as usize, "{arrived} of {SOME} reach the pod");
     Ok(())
 }
+
+/// A link that goes takes the routes of our table along: an EIP pod's packets leave by no other until they are back.
+#[test]
+fn a_route_that_somebody_removed_lets_nothing_out() -> Result<()> {
+    for (prefix, (pod, node, address, eip), take) in [
+        ("w7-", PODS[0], ["ip", "route", "del", "default", "table", "6081"].as_slice()),
+        ("w8-", PODS[1], &["ip", "link", "del", "eip-router"]),
+    ] {
+        let lab = scene(prefix, 1500)?;
+        let here = other_nic(&lab, node)?;
+        lab.annotate(pod, Some(eip))?;
+        let out = || Ok(lab.exec(pod, &["ping", "-n", "-c1", "-W0.2", FAR])?.status.success());
+        eventually(Duration::from_secs(3), "a way out by the EIP", out)?;
+        let flow = Flow::start(&lab, (pod, node), (FAR, "outside"), &here)?;
+        for _ in 0..5 {
+            flow.goes_on(SOME / 4)?;
+            lab.read(node, take)?;
+        }
+        let went = flow.end()?;
+        went.not_by(address)?;
+        eventually(Duration::from_secs(3), "a way out again", out)?;
+        ensure!(!went.arrived.is_empty(), "by the EIP before");
+    }
+    Ok(())
+}
