@@ -1,5 +1,5 @@
-//! Tells that an agent runs on this node: a file in the state directory, locked as long as the process lives. The kernel
-//! lets go of the lock however the agent ends.
+//! Tells that an agent runs on this node: a file in the state directory, locked as long as the
+//! process lives. The kernel lets go of the lock however the agent ends.
 
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -35,7 +35,8 @@ impl Alive {
     }
 }
 
-/// What the agent that runs says of itself in `dir`, such as `of node gw1, pid 7`, its pid as it sees it; `None`: none runs.
+/// What the agent that runs says of itself in `dir`, such as `of node gw1, pid 7`, its pid as it
+/// sees it; `None`: none runs.
 pub fn running(dir: &Path) -> Option<String> {
     let mut file = File::open(dir.join(FILE)).ok()?;
     match file.try_lock_shared() {

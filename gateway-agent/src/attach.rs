@@ -1,9 +1,10 @@
 //! Programs on their hooks.
 //!
-//! Each link is pinned as `link_<program>`, so the data path outlives the agent; the next agent puts its program into
-//! the same link, atomically. A hook whose NIC was re-created gets a new link. XDP is native where the driver can,
-//! else the TC twin does the work alone, and XDP is tried again from time to time. TC programs use tcx links (Linux 6.6), before
-//! that clsact: such a filter has no pin, so what an earlier agent left on another NIC is looked for by name, once.
+//! Each link is pinned as `link_<program>`, so the data path outlives the agent; the next agent
+//! puts its program into the same link, atomically. A hook whose NIC was re-created gets a new
+//! link. XDP is native where the driver can, else the TC twin does the work alone, and XDP is tried
+//! again from time to time. TC programs use tcx links (Linux 6.6), before that clsact: such a
+//! filter has no pin, so what an earlier agent left on another NIC is looked for by name, once.
 
 mod error;
 mod tc;
@@ -103,8 +104,8 @@ impl Attachments {
         Self { pin: pin.to_owned(), held: BTreeMap::new(), swept: BTreeSet::new() }
     }
 
-    /// Attaches what is wanted: hook → NIC. What is attached is checked against the kernel as far as `look` says. Returns
-    /// how many hooks changed, and the errors.
+    /// Attaches what is wanted: hook → NIC. What is attached is checked against the kernel as far
+    /// as `look` says. Returns how many hooks changed, and the errors.
     pub async fn apply(
         &mut self,
         ebpf: &mut Ebpf,
@@ -123,7 +124,8 @@ impl Attachments {
         (changed, errors)
     }
 
-    /// Detaches what is not wanted: once no packet is led there any more. Returns how many hooks changed, and the errors.
+    /// Detaches what is not wanted: once no packet is led there any more. Returns how many hooks
+    /// changed, and the errors.
     pub fn detach(
         &mut self,
         links: &BTreeMap<String, Link>,
@@ -219,7 +221,8 @@ impl Attachments {
         Ok(removed)
     }
 
-    /// Removes, once for each hook, the filters that an earlier agent left on other NICs than the one it is to be on.
+    /// Removes, once for each hook, the filters that an earlier agent left on other NICs than the
+    /// one it is to be on.
     fn sweep(
         &mut self,
         links: &BTreeMap<String, Link>,

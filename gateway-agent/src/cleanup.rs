@@ -1,7 +1,9 @@
-//! Removes what the agents wrote to the cluster's objects: the last step of an uninstall, once no agent runs any more.
+//! Removes what the agents wrote to the cluster's objects: the last step of an uninstall, once no
+//! agent runs any more.
 //!
-//! Of pods the annotation `routed` and the label `eip-bound`, of nodes the label `external-gw`, and the Events. What users
-//! wrote stays: the ConfigMap, and the annotation `eip`. Doing it twice is fine.
+//! Of pods the annotation `routed` and the label `eip-bound`, of nodes the label `external-gw`, and
+//! the Events. What users wrote stays: the ConfigMap, and the annotation `eip`. Doing it twice is
+//! fine.
 
 use std::fmt::Debug;
 
@@ -108,7 +110,8 @@ where
     }
 }
 
-/// A merge patch that takes these annotations and labels away; `None` where the object has none of them.
+/// A merge patch that takes these annotations and labels away; `None` where the object has none of
+/// them.
 fn patch(object: &ObjectMeta, annotations: &[&str], labels: &[&str]) -> Option<Value> {
     let held = |keys: &[&str], map: &Option<std::collections::BTreeMap<String, String>>| -> Value {
         let held = keys.iter().filter(|key| map.as_ref().is_some_and(|map| map.contains_key(**key)));

@@ -117,10 +117,12 @@ pub struct TeardownArgs {
     /// Also beside an agent that runs: it makes everything anew within seconds
     #[arg(long)]
     pub force: bool,
-    /// Stay when all is removed, until a signal comes: for a DaemonSet, whose pods are to end only when they are deleted
+    /// Stay when all is removed, until a signal comes: for a DaemonSet, whose pods are to end only
+    /// when they are deleted
     #[arg(long)]
     pub stay: bool,
-    /// Instead of this node, clean the cluster's objects: what the agents wrote to pods and nodes, and their Events
+    /// Instead of this node, clean the cluster's objects: what the agents wrote to pods and nodes,
+    /// and their Events
     #[arg(long, conflicts_with_all = ["force", "stay"])]
     pub cluster: bool,
     /// Kubeconfig, for --cluster; without it, the ServiceAccount of the pod this runs in

@@ -34,7 +34,8 @@ pub struct View {
     pub now_ns: u64,
     /// What the agent last decided: names, refusals and warnings.
     pub status: Option<Status>,
-    /// What the nftables table has counted; `None` without one, or without the privilege to read it.
+    /// What the nftables table has counted; `None` without one, or without the privilege to read
+    /// it.
     pub firewall: Option<Counters>,
 }
 

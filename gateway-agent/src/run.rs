@@ -5,6 +5,7 @@
 
 mod inputs;
 mod observer;
+mod outcome;
 mod report;
 mod writer;
 
@@ -20,8 +21,9 @@ use tracing::{debug, info, warn};
 use self::inputs::Inputs;
 pub use self::inputs::SourceOptions;
 use self::observer::Observer;
+use self::outcome::Outcome;
 use self::report::{Reporter, step_failed};
-use self::writer::{Outcome, Verify, Writer};
+use self::writer::{Verify, Writer};
 use crate::alive::{self, Alive};
 use crate::annotation::Keys;
 use crate::apply::bpf::Object;
@@ -73,17 +75,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     requirements::check(Purpose::Run)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let object = Object::open(options.object.as_deref())?;
-    let handle = host::connect()?;
-    let mut watch = Watch::start(handle.clone())?;
-    let observer = Observer::start(&options);
     let _alive = claim(&options);
-    let writer = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
-    let status = StatusFile::open(&options.state, &options.node);
-    let mut held = status.held();
-    held.pods.extend(writer.held());
-    let mut source = Inputs::start(&options, &held)?;
-    let mut agent = Agent::new(options.node, held, writer, status, observer);
+    let (mut agent, mut watch, mut source) = prepare(&options)?;
     info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due = Instant::now();
     let mut resync = due;
@@ -131,6 +124,20 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     agent.write_status();
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
+}
+
+/// The agent as it begins, and what it hears of.
+fn prepare(options: &Options) -> anyhow::Result<(Agent, Watch, Inputs)> {
+    let object = Object::open(options.object.as_deref())?;
+    let handle = host::connect()?;
+    let watch = Watch::start(handle.clone())?;
+    let observer = Observer::start(options);
+    let writer = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
+    let status = StatusFile::open(&options.state, &options.node);
+    let mut held = status.held();
+    held.pods.extend(writer.held());
+    let source = Inputs::start(options, &held)?;
+    Ok((Agent::new(options.node.clone(), held, writer, status, observer), watch, source))
 }
 
 /// Says that an agent runs here, for `gateway-agent teardown`.

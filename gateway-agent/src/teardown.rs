@@ -78,9 +78,9 @@ impl Report {
     }
 }
 
-/// Undoes it in the reverse order of its making: what leads packets to the programs, the programs, then all they need.
-/// So no packet leaves by a pod's own address meanwhile, and nothing is open for a moment that was closed. One failing
-/// step does not keep the others from being done.
+/// Undoes it in the reverse order of its making: what leads packets to the programs, the programs,
+/// then all they need. So no packet leaves by a pod's own address meanwhile, and nothing is open
+/// for a moment that was closed. One failing step does not keep the others from being done.
 pub async fn teardown(handle: &Handle, pin: &Path) -> Report {
     let mut report = Report::default();
     let links = match host::links(handle).await {

@@ -1,7 +1,9 @@
-//! Connections that conntrack translates as was right before an EIP came, moved or went. Translation is decided by a
-//! connection's first packet, so what goes on sending would reach the old pod for ever, or leave with a pod's own address.
+//! Connections that conntrack translates as was right before an EIP came, moved or went.
+//! Translation is decided by a connection's first packet, so what goes on sending would reach the
+//! old pod for ever, or leave with a pod's own address.
 //!
-//! Spoken with nfnetlink directly (`linux/netfilter/nfnetlink_conntrack.h`): there is no `conntrack` program in the image.
+//! Spoken with nfnetlink directly (`linux/netfilter/nfnetlink_conntrack.h`): there is no
+//! `conntrack` program in the image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -48,7 +50,8 @@ pub struct Stale {
     pub gained: BTreeSet<Ipv4Addr>,
     /// Pods of this node that lost theirs.
     pub lost: BTreeSet<Ipv4Addr>,
-    /// Prefixes that never leave by the gateway: connections to them stay as they are. None inside another.
+    /// Prefixes that never leave by the gateway: connections to them stay as they are. None inside
+    /// another.
     pub internal: BTreeSet<Prefix>,
 }
 
@@ -76,8 +79,8 @@ impl Forgetting {
     }
 }
 
-/// Forgets, in a thread of its own, the connections that are translated as is no longer right. One walk of the table is for all
-/// of them, and for those that more calls bring until it begins.
+/// Forgets, in a thread of its own, the connections that are translated as is no longer right. One
+/// walk of the table is for all of them, and for those that more calls bring until it begins.
 pub fn forget(stale: Stale) -> Forgetting {
     if stale.is_empty() {
         return Forgetting(None);
@@ -129,8 +132,8 @@ impl Stale {
         self.misses_its_pod(connection) || self.has_another_way_out(connection)
     }
 
-    /// To an EIP that moved: not translated to the pod that has it. A pod's own to itself is turned round by the programs
-    /// untranslated.
+    /// To an EIP that moved: not translated to the pod that has it. A pod's own to itself is turned
+    /// round by the programs untranslated.
     fn misses_its_pod(&self, connection: &Connection) -> bool {
         let Connection { source, destination, answers, .. } = *connection;
         match self.eips.get(&destination) {
@@ -140,15 +143,16 @@ impl Stale {
         }
     }
 
-    /// Between a pod and the outside: of one that gained an EIP when the CNI translated it; of one that lost it when it
-    /// speaks by its own address, either way.
+    /// Between a pod and the outside: of one that gained an EIP when the CNI translated it; of one
+    /// that lost it when it speaks by its own address, either way.
     fn has_another_way_out(&self, connection: &Connection) -> bool {
         let Connection { source, destination, answers, answered } = *connection;
-        let out = !self.is_inside(answers);
-        let came_in = destination == answers && !self.is_inside(source);
-        self.gained.contains(&source) && out && answered != source
-            || self.lost.contains(&source) && out && answered == source
-            || self.lost.contains(&destination) && came_in
+        if destination == answers && !self.is_inside(source) && self.lost.contains(&destination) {
+            return true;
+        }
+        let translated = answered != source;
+        let pods = if translated { &self.gained } else { &self.lost };
+        pods.contains(&source) && !self.is_inside(answers)
     }
 }
 

@@ -1,9 +1,10 @@
-//! The nftables table `ip eip_gateway`: SNAT of each EIP pod of this node to its own address, DNAT of EIPs for
-//! clients on this node, so that inside the cluster nobody goes by way of the gateway, and what may not be forwarded. It is
-//! there wherever the gateway is enabled, also without any EIP.
+//! The nftables table `ip eip_gateway`: SNAT of each EIP pod of this node to its own address, DNAT
+//! of EIPs for clients on this node, so that inside the cluster nobody goes by way of the gateway,
+//! and what may not be forwarded. It is there wherever the gateway is enabled, also without any
+//! EIP.
 //!
-//! `nft` is given whole transactions; elements are written by difference, and the table is rebuilt, atomically, only
-//! when its form is not ours. What it looks like is in [`table`].
+//! `nft` is given whole transactions; elements are written by difference, and the table is rebuilt,
+//! atomically, only when its form is not ours. What it looks like is in [`table`].
 
 mod table;
 
@@ -68,9 +69,10 @@ enum Held {
     OtherForm,
 }
 
-/// The first half of a change, before rows and rules: pods that lose their EIP are translated as ever again, and their
-/// connections forgotten; what is closed is closed before there is a way in. `known` is what the table holds for certain:
-/// then the kernel is not asked. Returns what it holds now, and whether anything was written.
+/// The first half of a change, before rows and rules: pods that lose their EIP are translated as
+/// ever again, and their connections forgotten; what is closed is closed before there is a way in.
+/// `known` is what the table holds for certain: then the kernel is not asked. Returns what it holds
+/// now, and whether anything was written.
 ///
 /// # Errors
 /// [`NftError`].
@@ -83,7 +85,8 @@ pub async fn prepare(wanted: &Elements, known: Option<&Elements>) -> Result<(Ele
         Held::Ours(held) => {
             let first = wanted.before(&held);
             let written = change(&held, &first).await?;
-            // Before a rule goes, or a running flow would leave by another NIC with the pod's own address.
+            // Before a rule goes, or a running flow would leave by another NIC with the pod's own
+            // address.
             Ok((first, written.forgotten().await))
         }
         Held::Nothing => {
@@ -100,7 +103,8 @@ pub async fn prepare(wanted: &Elements, known: Option<&Elements>) -> Result<(Ele
     }
 }
 
-/// The second half: the table holds `held` and is to hold `wanted`. Returns whether anything was written.
+/// The second half: the table holds `held` and is to hold `wanted`. Returns whether anything was
+/// written.
 ///
 /// # Errors
 /// [`NftError`].
@@ -134,7 +138,8 @@ async fn rebuild(wanted: &Elements) -> Result<(), NftError> {
     Ok(())
 }
 
-/// Writes the elements that differ, by rebuilding the table where it does not hold what was thought.
+/// Writes the elements that differ, by rebuilding the table where it does not hold what was
+/// thought.
 async fn change(held: &Elements, wanted: &Elements) -> Result<Change, NftError> {
     let script = table::difference(held, wanted);
     if script.is_empty() {
@@ -150,8 +155,8 @@ async fn change(held: &Elements, wanted: &Elements) -> Result<Change, NftError> 
     Ok(Change::Written(conntrack::forget(held.stale(wanted))))
 }
 
-/// The first half of a withdrawal: no pod keeps its own address and no EIP is translated any more, and conntrack has
-/// forgotten both. What may not be forwarded stays so until [`remove`].
+/// The first half of a withdrawal: no pod keeps its own address and no EIP is translated any more,
+/// and conntrack has forgotten both. What may not be forwarded stays so until [`remove`].
 ///
 /// # Errors
 /// [`NftError`].

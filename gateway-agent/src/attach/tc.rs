@@ -108,7 +108,8 @@ fn clsact(program: &mut SchedClassifier, place: &Place<'_>) -> Result<Done, Atta
     Ok(Done { mode: Mode::Clsact, adopted })
 }
 
-/// The id of the program in our clsact filter on the hook's side of a NIC; `None` when there is no such filter.
+/// The id of the program in our clsact filter on the hook's side of a NIC; `None` when there is no
+/// such filter.
 pub(super) async fn filter(handle: &Handle, ifindex: u32, hook: Hook) -> Option<u32> {
     let mut filters = handle.traffic_filter(i32::try_from(ifindex).ok()?);
     let request = match side(hook) {
@@ -119,17 +120,19 @@ pub(super) async fn filter(handle: &Handle, ifindex: u32, hook: Hook) -> Option<
     while let Ok(Some(message)) = found.try_next().await {
         let priority = message.header.info >> 16;
         if priority == u32::from(PRIORITY) && u32::from(message.header.handle) == u32::from(HANDLE) {
-            let options = message.attributes.into_iter().filter_map(|attribute| match attribute {
-                TcAttribute::Options(options) => Some(options),
-                _ => None,
-            });
-            return options.flatten().find_map(|option| match option {
-                TcOption::Bpf(TcFilterBpfOption::ProgId(id)) => Some(id),
-                _ => None,
-            });
+            let attributes = message.attributes.into_iter();
+            return attributes.filter_map(options).flatten().find_map(|option| program_id(&option));
         }
     }
     None
+}
+
+fn options(attribute: TcAttribute) -> Option<Vec<TcOption>> {
+    if let TcAttribute::Options(options) = attribute { Some(options) } else { None }
+}
+
+fn program_id(option: &TcOption) -> Option<u32> {
+    if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option { Some(*id) } else { None }
 }
 
 fn already_there(error: &TcError) -> bool {

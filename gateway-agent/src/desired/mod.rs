@@ -151,8 +151,8 @@ pub enum Route {
         /// Interface.
         ifindex: u32,
     },
-    /// The way out when there is no other: none. A link that goes takes its routes along, and an EIP pod's packets are not to
-    /// leave by the main table then, with the pod's own address.
+    /// The way out when there is no other: none. A link that goes takes its routes along, and an
+    /// EIP pod's packets are not to leave by the main table then, with the pod's own address.
     Unreachable,
     /// The default route, `onlink`.
     Default {
@@ -166,8 +166,8 @@ pub enum Route {
 /// Number of our routing table, and priority of our rules.
 pub const ROUTING_TABLE: u32 = 6081;
 
-/// Marks the neighbours that we had the kernel keep fresh (`NDA_PROTOCOL`), so that they are found again by whoever undoes it.
-/// A number that nobody has in iproute2's rt_protos.
+/// Marks the neighbours that we had the kernel keep fresh (`NDA_PROTOCOL`), so that they are found
+/// again by whoever undoes it. A number that nobody has in iproute2's rt_protos.
 pub const NEIGHBOR_PROTOCOL: u8 = 161;
 
 /// A place programs attach to.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::writer::Outcome;
+use super::outcome::Outcome;
 use super::{Options, SourceOptions};
 use crate::config;
 use crate::desired::problem::{Kind, Problem};

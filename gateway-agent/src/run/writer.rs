@@ -9,47 +9,17 @@ use gateway_common::tables::{CONFIG_OWNER, Config};
 use rtnetlink::Handle;
 use tracing::info;
 
-use super::report::step_failed;
+use super::outcome::Outcome;
 use crate::announce::Announcer;
 use crate::apply::bpf::{self, BpfError, Loaded, Maps, Object};
 use crate::apply::neighbor::{Keeper, Observed};
 use crate::apply::shortcut::{self, Shortcut};
 use crate::apply::{errors, link, nft, route};
 use crate::attach::{AttachError, Attachments, Look};
-use crate::desired::problem::Problem;
 use crate::desired::{Datapath, Route, RouterPort};
 use crate::snapshot::Host;
 use crate::tables::{self, TableOp, Tables};
 use crate::teardown::teardown;
-
-/// What one pass did.
-#[derive(Debug, Default)]
-pub(super) struct Outcome {
-    /// Things written.
-    pub(super) changes: usize,
-    /// Of these, rows of the tables.
-    pub(super) table_ops: usize,
-    /// Steps that failed, and fallbacks in use.
-    pub(super) problems: Vec<Problem>,
-    /// Names of the steps that failed.
-    pub(super) failed: Vec<&'static str>,
-    /// All steps were carried out.
-    pub(super) complete: bool,
-    /// Something was made that the next pass has to look at: do it at once.
-    pub(super) again: bool,
-}
-
-impl Outcome {
-    fn failed(&mut self, node: &str, step: &'static str, error: &dyn std::error::Error) {
-        self.problems.push(step_failed(node, step, error));
-        self.failed.push(step);
-    }
-
-    /// Nothing failed that packets need which are led to the programs. A neighbour is resolved by the kernel when need be.
-    fn may_lead(&self) -> bool {
-        self.failed.iter().all(|step| *step == "neighbours")
-    }
-}
 
 /// How much of what was written before is compared with the kernel again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -135,8 +105,9 @@ impl Writer {
         if owner { self.known.served() } else { BTreeMap::new() }
     }
 
-    /// Whether what was made is still there, as far as a short look tells: pins and the nftables table, of whose end nobody
-    /// hears. What is not is made anew by the next pass that verifies everything.
+    /// Whether what was made is still there, as far as a short look tells: pins and the nftables
+    /// table, of whose end nobody hears. What is not is made anew by the next pass that verifies
+    /// everything.
     pub(super) async fn is_intact(&mut self) -> bool {
         if self.loaded.is_none() {
             return true;
@@ -171,12 +142,13 @@ impl Writer {
         outcome
     }
 
-    /// Carries out what is desired, each step even if another one failed. What was written before is compared
-    /// with the kernel again as far as `verify` says.
+    /// Carries out what is desired, each step even if another one failed. What was written before
+    /// is compared with the kernel again as far as `verify` says.
     ///
-    /// What goes is taken away in the reverse order of what comes: what leads packets to the programs goes before the rows
-    /// and comes behind them, and `config` tells of the external side only while all of it is there. So a pod's packets go
-    /// one of the two ways at any time, and never out by its own address.
+    /// What goes is taken away in the reverse order of what comes: what leads packets to the
+    /// programs goes before the rows and comes behind them, and `config` tells of the external side
+    /// only while all of it is there. So a pod's packets go one of the two ways at any time, and
+    /// never out by its own address.
     ///
     /// # Errors
     /// [`BpfError`] when the tables cannot be loaded at all: nothing can be done then.
@@ -208,7 +180,8 @@ impl Writer {
         let rows = self.write_rows(wanted, verify);
         outcome.table_ops += self.done(&mut outcome, "tables", rows);
         self.attach(wanted, host, verify, &mut outcome).await;
-        // Where a program is missing, what would lead packets to it would let them out untranslated.
+        // Where a program is missing, what would lead packets to it would let them out
+        // untranslated.
         if outcome.may_lead() {
             self.lead(networking, &elements, verify, &mut outcome).await;
         }
@@ -288,7 +261,8 @@ impl Writer {
         }
     }
 
-    /// Has `config` say that there is no external side, unless the one it tells of is the one that is wanted.
+    /// Has `config` say that there is no external side, unless the one it tells of is the one that
+    /// is wanted.
     fn leave_external_side(&mut self, wanted: &Config) -> Result<usize, BpfError> {
         match self.known.config {
             Some(held) if tables::has_external_side(&held) && !tables::share_external_side(&held, wanted) => {
@@ -322,7 +296,8 @@ impl Writer {
         Ok(1)
     }
 
-    /// Takes away what leads packets to the programs and is no longer wanted, and closes what is to be closed.
+    /// Takes away what leads packets to the programs and is no longer wanted, and closes what is to
+    /// be closed.
     async fn release(
         &mut self,
         networking: &Networking,
@@ -347,8 +322,8 @@ impl Writer {
         }
     }
 
-    /// Makes what leads packets to the programs: routes and rules first, so that no pod keeps its own address where the
-    /// main table would send it out.
+    /// Makes what leads packets to the programs: routes and rules first, so that no pod keeps its
+    /// own address where the main table would send it out.
     async fn lead(
         &mut self,
         networking: Networking,

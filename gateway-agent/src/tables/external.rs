@@ -1,5 +1,6 @@
-//! What `config` says of the external side. A gateway with rows and without it drops what it cannot send on, so `config`
-//! says that there is one only while all that makes it is in place: last when it comes, no more before any of it goes.
+//! What `config` says of the external side. A gateway with rows and without it drops what it cannot
+//! send on, so `config` says that there is one only while all that makes it is in place: last when
+//! it comes, no more before any of it goes.
 
 use gateway_common::tables::{CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_TO_EXTERNAL, Config};
 

@@ -1,4 +1,5 @@
-//! The external side comes and goes, and moves to another NIC: nothing is poisoned, and nothing of it stays behind.
+//! The external side comes and goes, and moves to another NIC: nothing is poisoned, and nothing of
+//! it stays behind.
 
 use std::time::Duration;
 
@@ -17,7 +18,8 @@ fn name_nic(lab: &Lab, nic: &str) -> Result<()> {
     lab.write_manifest(&file, &text.replace(&line, &format!("  external-gw-nic: \"{nic}\"")))
 }
 
-/// `external-gw-nic` is mistyped for three seconds while a pod sends big packets that must not be cut.
+/// `external-gw-nic` is mistyped for three seconds while a pod sends big packets that must not be
+/// cut.
 #[test]
 fn a_mistyped_nic_leaves_path_mtus_alone() -> Result<()> {
     let lab = scene("x1-", 1500)?;
@@ -51,7 +53,8 @@ fn a_mistyped_nic_leaves_path_mtus_alone() -> Result<()> {
     Ok(())
 }
 
-/// Programs on a NIC of the gateway: XDP and clsact. A tcx link has one pin for its hook, and is on one NIC only.
+/// Programs on a NIC of the gateway: XDP and clsact. A tcx link has one pin for its hook, and is on
+/// one NIC only.
 fn programs_on(lab: &Lab, nic: &str) -> Result<String> {
     let hooks: serde_json::Value =
         serde_json::from_str(&lab.read("gw1", &["bpftool", "-j", "net", "show"])?)?;

@@ -77,7 +77,8 @@ fn dropped(lab: &Lab, node: &str) -> Result<u64> {
     metric(lab, node, "eip_gateway_drop_tunnel_port_packets_total")
 }
 
-/// Plain UDP of pods to nodes: the CNI masquerades it to their node's address, a known tunnel's end.
+/// Plain UDP of pods to nodes: the CNI masquerades it to their node's address, a known tunnel's
+/// end.
 #[test]
 fn pods_do_not_speak_as_their_node() -> Result<()> {
     let lab = scene("f2-", 9000)?;

@@ -1,5 +1,5 @@
-//! `nic-ip` is the gateway's presence on the external network, no way to its own ports and none inwards, unless the
-//! ConfigMap opens it.
+//! `nic-ip` is the gateway's presence on the external network, no way to its own ports and none
+//! inwards, unless the ConfigMap opens it.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ fn listen(lab: &Lab, on: &str, port: u16) -> Result<Job> {
     Ok(server)
 }
 
-/// A gateway as it is in the wild: no filter of reverse paths, a route to the external network, and what a cluster has
-/// there. An EIP pod on it too.
+/// A gateway as it is in the wild: no filter of reverse paths, a route to the external network, and
+/// what a cluster has there. An EIP pod on it too.
 fn exposed(prefix: &str) -> Result<(Scene, Vec<Job>)> {
     let lab = scene(prefix, 1500)?;
     lab.annotate("pod0a", Some(EIP0))?;

@@ -1,5 +1,5 @@
-//! A second way out of a node, as where the default route is by another NIC than the tunnel: what leaves there shows with
-//! which address.
+//! A second way out of a node, as where the default route is by another NIC than the tunnel: what
+//! leaves there shows with which address.
 
 use anyhow::{Context, Result, ensure};
 use gateway_lab::{Job, Lab};
@@ -27,7 +27,8 @@ pub(crate) fn same_nic(lab: &Lab, node: &str) -> Result<Way> {
     Ok(Way { address: known.ip.to_string(), interface: "eth0".to_owned() })
 }
 
-/// Gives a node a NIC `up0` to the namespace `apiserver`, there called after the node, and its default route by it.
+/// Gives a node a NIC `up0` to the namespace `apiserver`, there called after the node, and its
+/// default route by it.
 pub(crate) fn other_nic(lab: &Lab, node: &str) -> Result<Way> {
     let known = gateway_lab::NODES.iter().find(|known| known.name == node).context("a node")?;
     let third = known.index;
@@ -61,7 +62,8 @@ pub(crate) struct Went {
 }
 
 impl Flow {
-    /// From a pod on `node` to `to`; `receiver` is the namespace with that address, `way` what it leaves by without an EIP.
+    /// From a pod on `node` to `to`; `receiver` is the namespace with that address, `way` what it
+    /// leaves by without an EIP.
     pub(crate) fn start(
         lab: &Lab,
         (pod, node): (&str, &str),

@@ -1,5 +1,6 @@
-//! A pod gains or loses its EIP while it sends: its flows go on in one of the two ways at once, and its own address never
-//! leaves. The watch of every scene looks at the external link; here also the other ways out of its node are looked at.
+//! A pod gains or loses its EIP while it sends: its flows go on in one of the two ways at once, and
+//! its own address never leaves. The watch of every scene looks at the external link; here also the
+//! other ways out of its node are looked at.
 
 use std::time::Duration;
 
@@ -152,7 +153,8 @@ fn a_flow_to_an_address_that_becomes_an_eip_reaches_its_pod() -> Result<()> {
     Ok(())
 }
 
-/// A link that goes takes the routes of our table along: an EIP pod's packets leave by no other until they are back.
+/// A link that goes takes the routes of our table along: an EIP pod's packets leave by no other
+/// until they are back.
 #[test]
 fn a_route_that_somebody_removed_lets_nothing_out() -> Result<()> {
     for (prefix, (pod, node, address, eip), take) in [

@@ -56,8 +56,8 @@ const STEPS: [Step; 5] = [
     },
 ];
 
-/// Bind, ping and TCP both ways; teardown and start; a peer without our code; programs that move and come back, which hang on
-/// clsact before 6.6. Few, because every lab has three agents to
+/// Bind, ping and TCP both ways; teardown and start; a peer without our code; programs that move
+/// and come back, which hang on clsact before 6.6. Few, because every lab has three agents to
 /// start, and none with limits of a second, which an emulated machine does not keep.
 const SMOKE: &[&str] = &[
     "transfer::ping_udp_and_addresses",

@@ -1,16 +1,19 @@
 //! The form of the table, its elements, and how both are written for nft and read back.
 //!
-//! - `prerouting`, `output`: a connection from inside the cluster to an EIP goes to the pod's own address. One before
-//!   kube-proxy's priority, so that an EIP that is also some Service's address is the pod's on every node alike. Only
-//!   internal sources: what came from the external network has been translated by XDP or was left alone on purpose.
-//!   Not a pod to its own EIP: a bridge sends no frame back to the port it came from. The programs turn that one round.
-//! - `postrouting`, before the CNI's masquerade at 100: a process of this node that bound an address nobody inside can
-//!   answer, such as that of the default route's NIC, gets the one towards the pod; an EIP pod on its way to the gateway
-//!   keeps its own.
-//! - `count`: packets that clients on this node sent to EIPs, since a NAT chain sees the first of a connection only.
-//! - `forward`: nothing but a node's own tunnel code speaks to a tunnel's end, or a pod that the CNI masquerades would speak
-//!   as its node; from the external network only EIP pods are reached.
-//! - `input`: nor does `nic-ip` give anybody outside this node's own ports, unless `nic-ip-open` says so.
+//! - `prerouting`, `output`: a connection from inside the cluster to an EIP goes to the pod's own
+//!   address. One before kube-proxy's priority, so that an EIP that is also some Service's address
+//!   is the pod's on every node alike. Only internal sources: what came from the external network
+//!   has been translated by XDP or was left alone on purpose. Not a pod to its own EIP: a bridge
+//!   sends no frame back to the port it came from. The programs turn that one round.
+//! - `postrouting`, before the CNI's masquerade at 100: a process of this node that bound an
+//!   address nobody inside can answer, such as that of the default route's NIC, gets the one
+//!   towards the pod; an EIP pod on its way to the gateway keeps its own.
+//! - `count`: packets that clients on this node sent to EIPs, since a NAT chain sees the first of a
+//!   connection only.
+//! - `forward`: nothing but a node's own tunnel code speaks to a tunnel's end, or a pod that the
+//!   CNI masquerades would speak as its node; from the external network only EIP pods are reached.
+//! - `input`: nor does `nic-ip` give anybody outside this node's own ports, unless `nic-ip-open`
+//!   says so.
 
 mod rules;
 
@@ -53,7 +56,8 @@ pub struct Elements {
     pub vteps: BTreeSet<Ipv4Addr>,
     /// The tunnel's UDP port.
     pub tunnel: BTreeSet<u16>,
-    /// Interfaces on the external network: what arrives there is from outside, whatever its source says.
+    /// Interfaces on the external network: what arrives there is from outside, whatever its source
+    /// says.
     pub outside: BTreeSet<String>,
     /// Of these, the ones that `nic-ip` is closed on.
     pub closed: BTreeSet<String>,
@@ -83,7 +87,8 @@ impl Elements {
         let outside: BTreeSet<String> = port
             .map(|port| port.parent.clone())
             .into_iter()
-            // A node that is about to own the external network, or has lost it a moment ago, has the port already.
+            // A node that is about to own the external network, or has lost it a moment ago, has
+            // the port already.
             .chain([RouterPort::NAME.to_owned()])
             .collect();
         let is_open = port.is_some_and(|port| port.open);
@@ -101,8 +106,9 @@ impl Elements {
         }
     }
 
-    /// What the table is to hold before anything else is changed on the way from `held` to these: pods that lose their
-    /// EIP are translated as ever again, and nothing is open that was closed or is to be.
+    /// What the table is to hold before anything else is changed on the way from `held` to these:
+    /// pods that lose their EIP are translated as ever again, and nothing is open that was closed
+    /// or is to be.
     pub(super) fn before(&self, held: &Self) -> Self {
         fn both<T: Ord + Clone>(a: &BTreeSet<T>, b: &BTreeSet<T>) -> BTreeSet<T> {
             a.union(b).cloned().collect()

@@ -93,14 +93,15 @@ fn input() -> Vec<Rule> {
     ]
 }
 
-/// What the node sends on: nothing of a pod's to a tunnel's end, and from the external network to EIP pods only.
+/// What the node sends on: nothing of a pod's to a tunnel's end, and from the external network to
+/// EIP pods only.
 fn forward() -> Vec<Rule> {
     let (port, refuse) = (RouterPort::NAME, refuse());
     vec![
         (
             "forward",
-            // Behind every DNAT, so that a Service whose endpoint is a node is seen as that node; whole datagrams, since
-            // conntrack puts fragments together.
+            // Behind every DNAT, so that a Service whose endpoint is a node is seen as that node;
+            // whole datagrams, since conntrack puts fragments together.
             format!("ip daddr @vteps udp dport @tunnel counter name {DROP_TUNNEL_PORT} drop"),
             "only nodes speak to a tunnel's end",
         ),
