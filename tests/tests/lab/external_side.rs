@@ -123,8 +123,11 @@ fn programs_tables_and_rules_that_somebody_removed_come_back() -> Result<()> {
     for pin in std::fs::read_dir(&pins)? {
         std::fs::remove_file(pin?.path())?;
     }
+    // clsact has no pins: there the filters have gone on with the old tables.
+    eventually(soon, "tables and links are pinned again", || {
+        Ok(pins.join("eips").exists() && pins.join("link_xdp_underlay").exists())
+    })?;
     eventually(soon, "the EIP is back", || Ok(reaches(&lab, "client", EIP1, 1).is_ok()))?;
-    ensure!(pins.join("eips").exists() && pins.join("link_xdp_underlay").exists(), "pinned again");
     ensure!(crate::scene::eips(&lab, "gw1")? == [EIP1], "and shown");
     Ok(())
 }
