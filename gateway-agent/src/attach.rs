@@ -147,6 +147,16 @@ impl Attachments {
         pinned.into_iter().all(|(hook, _)| link_pin(&self.pin, *hook).exists())
     }
 
+    /// Whether all clsact filters are there: the kernel tells nobody of the end of one.
+    pub async fn have_filters(&self, handle: &Handle) -> bool {
+        for (hook, held) in self.held.iter().filter(|(_, held)| held.mode == Mode::Clsact) {
+            if tc::filter(handle, held.ifindex, *hook).await.is_none() {
+                return false;
+            }
+        }
+        true
+    }
+
     /// Where XDP is not native: by hook in a stable order.
     pub fn warnings(&self) -> Vec<Problem> {
         let fallbacks = self.held.iter().filter_map(|(hook, attached)| match attached.mode {

@@ -105,7 +105,7 @@ impl Writer {
         if owner { self.known.served() } else { BTreeMap::new() }
     }
 
-    /// Whether what was made is still there, as far as a short look tells: pins and the nftables
+    /// Whether what was made is still there, as far as a short look tells: pins, filters and the nftables
     /// table, of whose end nobody hears. What is not is made anew by the next pass that verifies
     /// everything.
     pub(super) async fn is_intact(&mut self) -> bool {
@@ -114,6 +114,9 @@ impl Writer {
         }
         if !bpf::are_pinned(&self.pin) || !self.attachments.are_pinned() {
             self.forget();
+            return false;
+        }
+        if !self.attachments.have_filters(&self.handle).await {
             return false;
         }
         // An nft that does not answer is the next pass's to tell.

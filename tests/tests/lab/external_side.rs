@@ -128,6 +128,6 @@ fn programs_tables_and_rules_that_somebody_removed_come_back() -> Result<()> {
         Ok(pins.join("eips").exists() && pins.join("link_xdp_underlay").exists())
     })?;
     eventually(soon, "the EIP is back", || Ok(reaches(&lab, "client", EIP1, 1).is_ok()))?;
-    ensure!(crate::scene::eips(&lab, "gw1")? == [EIP1], "and shown");
+    eventually(soon, "and shown", || Ok(crate::scene::eips(&lab, "gw1")? == [EIP1]))?;
     Ok(())
 }
