@@ -199,7 +199,8 @@ impl Attachments {
         }
         let refused_before = held.is_some_and(|held| held.mode == Mode::TwinOnly);
         self.sweep(links, hook, Some(nic))?;
-        let place = Place { handle, nic, ifindex: link.ifindex, hook, pin: link_pin(&self.pin, hook) };
+        let pin = link_pin(&self.pin, hook);
+        let place = Place { handle, nic, ifindex: link.ifindex, hook, pin, refused_before };
         let done = match hook {
             Hook::XdpExternal | Hook::XdpUnderlay => xdp::attach(xdp_program(ebpf, program)?, &place).await?,
             Hook::TcExternal | Hook::TcUnderlay | Hook::TcUnderlayEgress | Hook::TcRouterPort => {
@@ -275,6 +276,8 @@ struct Place<'a> {
     ifindex: u32,
     hook: Hook,
     pin: PathBuf,
+    /// XDP was, as was told.
+    refused_before: bool,
 }
 
 impl Place<'_> {

@@ -9,7 +9,7 @@ use aya::programs::{Xdp, XdpMode};
 use futures_util::{StreamExt, TryStreamExt};
 use netlink_packet_route::link::{LinkAttribute, LinkXdp};
 use rtnetlink::Handle;
-use tracing::{debug, warn};
+use tracing::warn;
 
 use super::{AttachError, Done, Mode, Place};
 
@@ -45,7 +45,9 @@ pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done,
     match attach_new(program, place) {
         Ok(()) => Ok(Done { mode: Mode::Native, adopted: false }),
         Err(error) => {
-            debug!(%error, nic = place.nic, "native XDP refused");
+            if !place.refused_before {
+                warn!(%error, nic = place.nic, "native XDP refused");
+            }
             Ok(Done { mode: Mode::TwinOnly, adopted: false })
         }
     }
