@@ -1,29 +1,31 @@
 //! Programs on their hooks.
 //!
-//! Each link is pinned as `link_<program>`, so the data path outlives the agent; the next agent puts its program into
-//! the same link, atomically. A hook whose NIC was re-created gets a new link. XDP is native where the driver can,
-//! else the TC twin does the work alone. TC programs use tcx links (Linux 6.6), before that clsact.
+//! Each link is pinned as `link_<program>`, so the data path outlives the agent; the next agent
+//! puts its program into the same link, atomically. A hook whose NIC was re-created gets a new
+//! link. XDP is native where the driver can, else the TC twin does the work alone, and XDP is tried
+//! again from time to time. TC programs use tcx links (Linux 6.6), before that clsact: such a
+//! filter has no pin, so what an earlier agent left on another NIC is looked for by name, once.
 
+mod error;
 mod tc;
 mod xdp;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use aya::Ebpf;
-use aya::pin::PinError;
-use aya::programs::links::{FdLink, LinkError, PinnedLink};
-use aya::programs::tc::TcError;
+use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{ProgramError, SchedClassifier, Xdp};
 use rtnetlink::Handle;
 use tracing::info;
 
-use crate::apply::bpf::{BpfError, link_pin, remove};
-use crate::apply::causes;
+use crate::apply::bpf::{link_pin, remove};
 use crate::desired::Hook;
 use crate::desired::problem::{Kind, Problem};
 use crate::snapshot::Link;
+
+pub use self::error::AttachError;
 
 /// All hooks.
 pub const HOOKS: [Hook; 6] = [
@@ -34,75 +36,6 @@ pub const HOOKS: [Hook; 6] = [
     Hook::TcUnderlayEgress,
     Hook::TcRouterPort,
 ];
-
-/// Why a program is not on its hook.
-#[derive(Debug, thiserror::Error)]
-pub enum AttachError {
-    /// The NIC is missing.
-    #[error("NIC {nic} for {program} does not exist; it is attached as soon as the NIC appears")]
-    NoNic {
-        /// Name of the NIC.
-        nic: String,
-        /// Name of the program.
-        program: &'static str,
-    },
-    /// The object is not of this agent.
-    #[error(
-        "the BPF object has no program {program} of the right type; build it anew by `cargo xtask build`"
-    )]
-    NoProgram {
-        /// Name of the program.
-        program: &'static str,
-    },
-    /// The verifier refused.
-    #[error("the kernel refused program {program}: {}; report this together with `uname -r`", causes(source))]
-    Load {
-        /// Name of the program.
-        program: &'static str,
-        /// Cause, with the verifier's log.
-        source: Box<ProgramError>,
-    },
-    /// The NIC refused.
-    #[error(
-        "cannot attach {program} to {nic}: {}; check `bpftool net` for another program there",
-        causes(source)
-    )]
-    Attach {
-        /// Name of the NIC.
-        nic: String,
-        /// Name of the program.
-        program: &'static str,
-        /// Cause.
-        source: Box<ProgramError>,
-    },
-    /// clsact cannot be used.
-    #[error("cannot use clsact on {nic}: {}; it needs the kernel module sch_ingress", causes(source))]
-    Clsact {
-        /// Name of the NIC.
-        nic: String,
-        /// Cause.
-        source: TcError,
-    },
-    /// The link has no file descriptor or is of another kind.
-    #[error("the link of {program} cannot be pinned: {}; it needs Linux 5.9 or newer", causes(source))]
-    Link {
-        /// Name of the program.
-        program: &'static str,
-        /// Cause.
-        source: LinkError,
-    },
-    /// The link could not be pinned.
-    #[error("cannot pin the link of {program}: {}; check --pin-path", causes(source))]
-    Pin {
-        /// Name of the program.
-        program: &'static str,
-        /// Cause.
-        source: PinError,
-    },
-    /// A pin could not be removed.
-    #[error(transparent)]
-    Bpf(#[from] BpfError),
-}
 
 /// How a program is attached.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -145,41 +78,83 @@ struct Attached {
     mode: Mode,
 }
 
+/// How much of what is attached is looked at again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Look {
+    /// Nothing.
+    Away,
+    /// Whether the kernel still has the programs.
+    AtPrograms,
+    /// And whether XDP is refused still.
+    Everywhere,
+}
+
 /// The hooks of this node, and what is on them.
 #[derive(Debug)]
 pub struct Attachments {
     pin: PathBuf,
     held: BTreeMap<Hook, Attached>,
+    /// Hooks of which no NIC has a filter that an earlier agent left.
+    swept: BTreeSet<Hook>,
 }
 
 impl Attachments {
     /// Nothing attached by us yet; links pinned under `pin` by an earlier agent are taken over.
     pub fn new(pin: &Path) -> Self {
-        Self { pin: pin.to_owned(), held: BTreeMap::new() }
+        Self { pin: pin.to_owned(), held: BTreeMap::new(), swept: BTreeSet::new() }
     }
 
-    /// Makes the hooks as wanted: hook → NIC. With `verify`, what is attached is checked against the kernel. Returns
-    /// how many hooks changed, and the errors.
+    /// Attaches what is wanted: hook → NIC. What is attached is checked against the kernel as far
+    /// as `look` says. Returns how many hooks changed, and the errors.
     pub async fn apply(
         &mut self,
         ebpf: &mut Ebpf,
         handle: &Handle,
         links: &BTreeMap<String, Link>,
         wanted: &BTreeMap<Hook, String>,
-        verify: bool,
+        look: Look,
     ) -> (usize, Vec<AttachError>) {
         let (mut changed, mut errors) = (0, Vec::new());
-        for hook in HOOKS {
-            let result = match wanted.get(&hook) {
-                Some(nic) => self.ensure(ebpf, handle, links, hook, nic, verify).await,
-                None => self.release(hook),
-            };
-            match result {
+        for (hook, nic) in wanted {
+            match self.ensure(ebpf, handle, links, *hook, nic, look).await {
                 Ok(written) => changed += usize::from(written),
                 Err(error) => errors.push(error),
             }
         }
         (changed, errors)
+    }
+
+    /// Detaches what is not wanted: once no packet is led there any more. Returns how many hooks
+    /// changed, and the errors.
+    pub fn detach(
+        &mut self,
+        links: &BTreeMap<String, Link>,
+        wanted: &BTreeMap<Hook, String>,
+    ) -> (usize, Vec<AttachError>) {
+        let (mut changed, mut errors) = (0, Vec::new());
+        for hook in HOOKS.into_iter().filter(|hook| !wanted.contains_key(hook)) {
+            match self.release(links, hook) {
+                Ok(written) => changed += usize::from(written),
+                Err(error) => errors.push(error),
+            }
+        }
+        (changed, errors)
+    }
+
+    /// Whether the pins of all links are there: without its pin a link is gone.
+    pub fn are_pinned(&self) -> bool {
+        let pinned = self.held.iter().filter(|(_, held)| matches!(held.mode, Mode::Native | Mode::Tcx));
+        pinned.into_iter().all(|(hook, _)| link_pin(&self.pin, *hook).exists())
+    }
+
+    /// Whether all clsact filters are there: the kernel tells nobody of the end of one.
+    pub async fn have_filters(&self, handle: &Handle) -> bool {
+        for (hook, held) in self.held.iter().filter(|(_, held)| held.mode == Mode::Clsact) {
+            if tc::filter(handle, held.ifindex, *hook).await.is_none() {
+                return false;
+            }
+        }
+        true
     }
 
     /// Where XDP is not native: by hook in a stable order.
@@ -206,43 +181,71 @@ impl Attachments {
         links: &BTreeMap<String, Link>,
         hook: Hook,
         nic: &str,
-        verify: bool,
+        look: Look,
     ) -> Result<bool, AttachError> {
         let program = hook.program();
-        let Some(link) = links.get(nic) else {
-            self.held.remove(&hook);
-            return Err(AttachError::NoNic { nic: nic.to_owned(), program });
-        };
-        if let Some(held) = self.held.get(&hook)
-            && held.nic == nic
-            && held.ifindex == link.ifindex
-            && (!verify || still_there(ebpf, handle, hook, held).await)
+        let here = links.get(nic);
+        let is_here =
+            |held: &Attached| here.is_some_and(|link| held.nic == nic && held.ifindex == link.ifindex);
+        if self.held.get(&hook).is_some_and(|held| !is_here(held)) {
+            self.release(links, hook)?;
+        }
+        let Some(link) = here else { return Err(AttachError::NoNic { nic: nic.to_owned(), program }) };
+        let held = self.held.get(&hook);
+        if let Some(held) = held
+            && (look == Look::Away || still_there(ebpf, handle, hook, held, look).await)
         {
             return Ok(false);
         }
-        let place = Place { handle, nic, ifindex: link.ifindex, hook, pin: link_pin(&self.pin, hook) };
+        let refused_before = held.is_some_and(|held| held.mode == Mode::TwinOnly);
+        self.sweep(links, hook, Some(nic))?;
+        let pin = link_pin(&self.pin, hook);
+        let place = Place { handle, nic, ifindex: link.ifindex, hook, pin, refused_before };
         let done = match hook {
             Hook::XdpExternal | Hook::XdpUnderlay => xdp::attach(xdp_program(ebpf, program)?, &place).await?,
             Hook::TcExternal | Hook::TcUnderlay | Hook::TcUnderlayEgress | Hook::TcRouterPort => {
                 tc::attach(tc_program(ebpf, program)?, &place)?
             }
         };
+        if refused_before && done.mode == Mode::TwinOnly {
+            return Ok(false);
+        }
         info!(program, nic, mode = done.mode.name(), adopted = done.adopted, "program attached");
         let attached = Attached { nic: nic.to_owned(), ifindex: link.ifindex, mode: done.mode };
         self.held.insert(hook, attached);
         Ok(true)
     }
 
-    fn release(&mut self, hook: Hook) -> Result<bool, AttachError> {
-        let held = self.held.remove(&hook);
+    fn release(&mut self, links: &BTreeMap<String, Link>, hook: Hook) -> Result<bool, AttachError> {
         let mut removed = remove(&link_pin(&self.pin, hook))?;
-        if let Some(held) = &held
+        // Still held when that fails, so that it is tried again.
+        if let Some(held) = self.held.get(&hook)
             && held.mode == Mode::Clsact
         {
             removed |= tc::detach_clsact(&held.nic, hook)?;
         }
+        self.held.remove(&hook);
+        removed |= self.sweep(links, hook, None)?;
         if removed {
             info!(program = hook.program(), "program detached");
+        }
+        Ok(removed)
+    }
+
+    /// Removes, once for each hook, the filters that an earlier agent left on other NICs than the
+    /// one it is to be on.
+    fn sweep(
+        &mut self,
+        links: &BTreeMap<String, Link>,
+        hook: Hook,
+        nic: Option<&str>,
+    ) -> Result<bool, AttachError> {
+        let mut removed = false;
+        if !self.swept.contains(&hook) {
+            for other in links.keys().filter(|other| Some(other.as_str()) != nic) {
+                removed |= tc::detach_clsact(other, hook)?;
+            }
+            self.swept.insert(hook);
         }
         Ok(removed)
     }
@@ -273,6 +276,8 @@ struct Place<'a> {
     ifindex: u32,
     hook: Hook,
     pin: PathBuf,
+    /// XDP was, as was told.
+    refused_before: bool,
 }
 
 impl Place<'_> {
@@ -320,17 +325,20 @@ fn fdinfo_ifindex(text: &str, link: u32) -> Option<u32> {
     if number("link_id:") == Some(link) { number("ifindex:") } else { None }
 }
 
-/// Whether the program of a hook is still what runs there.
-async fn still_there(ebpf: &Ebpf, handle: &Handle, hook: Hook, held: &Attached) -> bool {
+/// Whether the program of a hook is still what runs there, or nothing better is to be had.
+async fn still_there(ebpf: &Ebpf, handle: &Handle, hook: Hook, held: &Attached, look: Look) -> bool {
+    if held.mode == Mode::TwinOnly {
+        // Another program may have gone.
+        return look < Look::Everywhere;
+    }
     let program = ebpf.program(hook.program()).and_then(|program| program.info().ok());
     let Some(id) = program.map(|info| info.id()) else { return false };
     match held.mode {
         Mode::Native => xdp::programs(handle, held.ifindex).await.contains(&id),
         // Attaching anew on mere suspicion would leave a gap each time.
         Mode::Tcx => tc::programs(&held.nic, hook).is_none_or(|programs| programs.contains(&id)),
+        Mode::Clsact => tc::filter(handle, held.ifindex, hook).await == Some(id),
         Mode::TwinOnly => true,
-        // Netlink filters are not listed here; they go with the NIC, and a new NIC has another ifindex.
-        Mode::Clsact => true,
     }
 }
 

@@ -20,7 +20,8 @@ Examples:
                                      serve the EIPs of a cluster's pods
   gateway-agent show                 this node in one screen, with or without a running agent
   gateway-agent show eips -o json    EIPs with their pods and counters, and what was refused, for machines
-  gateway-agent teardown             detach and remove everything on this node";
+  gateway-agent teardown             detach and remove everything on this node
+  gateway-agent teardown --cluster   remove labels, annotations and Events from the cluster's objects";
 
 /// The gateway agent: turns pod annotations into BPF map entries.
 #[derive(Clone, Debug, Parser)]
@@ -114,6 +115,24 @@ pub struct ShowArgs {
 /// `gateway-agent teardown`.
 #[derive(Clone, Debug, Args)]
 pub struct TeardownArgs {
+    /// Also beside an agent that runs: it makes everything anew within seconds
+    #[arg(long)]
+    pub force: bool,
+    /// Stay when all is removed, until a signal comes: for a DaemonSet, whose pods are to end only
+    /// when they are deleted
+    #[arg(long)]
+    pub stay: bool,
+    /// Instead of this node, clean the cluster's objects: what the agents wrote to pods and nodes,
+    /// and their Events
+    #[arg(long, conflicts_with_all = ["force", "stay"])]
+    pub cluster: bool,
+    /// Kubeconfig, for --cluster; without it, the ServiceAccount of the pod this runs in
+    #[arg(long, env = "EIP_GATEWAY_KUBECONFIG", value_name = "PATH")]
+    pub kubeconfig: Option<PathBuf>,
+    /// What annotations and labels start with, up to the slash, for --cluster
+    #[arg(long, env = "EIP_GATEWAY_ANNOTATION_PREFIX", value_name = "DOMAIN", default_value = annotation::PREFIX,
+        value_parser = annotation::parse_prefix)]
+    pub annotation_prefix: String,
     /// Where the tables are
     #[command(flatten)]
     pub pin: PinArgs,

@@ -38,6 +38,8 @@ pub struct GatewayConfig {
     pub underlay_nic: Option<String>,
     /// `cluster-cidrs`: prefixes that never leave by the gateway, besides pod CIDRs and node addresses.
     pub cluster_cidrs: Vec<Prefix>,
+    /// `nic-ip-open`: the external network reaches this node's own ports on `nic-ip`.
+    pub nic_ip_open: bool,
     /// `mss-clamp`: SYNs are told what the tunnel carries.
     pub mss_clamp: bool,
     /// `icmp-error-rate`: ICMP errors of each kind that a CPU of a gateway sends in a second at most; 0 for no limit.

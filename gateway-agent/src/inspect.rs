@@ -16,6 +16,7 @@ use gateway_common::tables::{
 use gateway_common::verdict::Verdict;
 use serde::Serialize;
 
+use crate::apply::nft::Counters;
 use crate::desired::problem::Problem;
 use crate::status::{Binding, Role, Status};
 use crate::tables::Tables;
@@ -33,6 +34,9 @@ pub struct View {
     pub now_ns: u64,
     /// What the agent last decided: names, refusals and warnings.
     pub status: Option<Status>,
+    /// What the nftables table has counted; `None` without one, or without the privilege to read
+    /// it.
+    pub firewall: Option<Counters>,
 }
 
 /// What to show.
@@ -105,6 +109,8 @@ struct Overview {
     eips: Vec<EipRow>,
     vteps: Vec<VtepRow>,
     neighbors: usize,
+    /// What the nftables table has counted.
+    firewall: Option<Counters>,
     problems: Vec<Problem>,
 }
 
@@ -335,6 +341,7 @@ impl View {
             eips: self.eips(),
             vteps: self.vteps(),
             neighbors: tables.neighbors.len(),
+            firewall: self.firewall,
             problems: self.problems().to_vec(),
         }
     }

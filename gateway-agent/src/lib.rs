@@ -3,13 +3,15 @@
 //! Sources ([`source`]) fill a [`snapshot::Snapshot`]; [`desired`] says what this node's kernel should hold;
 //! [`tables`] compares it with what the pinned maps hold; [`apply`], [`attach`] and [`announce`] carry it out, driven
 //! by the one writer in [`run`]. [`show`] reads the pinned tables, and what was refused from [`status`], for [`inspect`];
-//! [`teardown`] undoes.
+//! [`teardown`] undoes what is on a node, [`cleanup`] what is on the cluster's objects.
 
+pub mod alive;
 pub mod annotation;
 pub mod announce;
 pub mod apply;
 pub mod attach;
 mod bucket;
+pub mod cleanup;
 pub mod cli;
 pub mod cluster;
 pub mod config;

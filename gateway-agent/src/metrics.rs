@@ -3,7 +3,7 @@
 //! Counters of packets, and how full the tables are, are read from the pinned tables at each scrape; the rest is
 //! what the loop and the reports note here. Label values come from closed sets, but for `eip`.
 
-mod in_cluster;
+mod firewall;
 mod maps;
 
 use std::path::Path;
@@ -116,7 +116,7 @@ impl Metrics {
 #[derive(Debug)]
 pub struct Exposition {
     registry: Registry,
-    in_cluster: Arc<in_cluster::Counted>,
+    firewall: Arc<firewall::Firewall>,
 }
 
 /// Why there is no text.
@@ -178,9 +178,9 @@ impl Exposition {
             metrics.arp_conflicts.clone(),
         );
         registry.register_collector(Box::new(maps::Pinned::new(pin)));
-        let in_cluster = Arc::<in_cluster::Counted>::default();
-        registry.register_collector(Box::new(Arc::clone(&in_cluster)));
-        Self { registry, in_cluster }
+        let firewall = Arc::<firewall::Firewall>::default();
+        registry.register_collector(Box::new(Arc::clone(&firewall)));
+        Self { registry, firewall }
     }
 
     /// The metrics now, without making the caller's thread wait.
@@ -188,7 +188,7 @@ impl Exposition {
     /// # Errors
     /// [`ScrapeError`].
     pub async fn scrape(self: Arc<Self>) -> Result<String, ScrapeError> {
-        self.in_cluster.read().await;
+        self.firewall.read().await;
         Ok(tokio::task::spawn_blocking(move || self.text()).await??)
     }
 

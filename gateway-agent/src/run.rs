@@ -5,6 +5,7 @@
 
 mod inputs;
 mod observer;
+mod outcome;
 mod report;
 mod writer;
 
@@ -16,13 +17,15 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, sleep, sleep_until};
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 use self::inputs::Inputs;
 pub use self::inputs::SourceOptions;
 use self::observer::Observer;
+use self::outcome::Outcome;
 use self::report::{Reporter, step_failed};
-use self::writer::{Outcome, Verify, Writer};
+use self::writer::{Verify, Writer};
+use crate::alive::{self, Alive};
 use crate::annotation::Keys;
 use crate::apply::bpf::Object;
 use crate::apply::neighbor::Observed;
@@ -37,6 +40,8 @@ use crate::status::StatusFile;
 const DEBOUNCE: Duration = Duration::from_millis(20);
 /// Everything is compared with the kernel at least this often.
 const RESYNC: Duration = Duration::from_secs(30);
+/// Whether what was made is still there is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
 /// First pause after a failed step; it doubles up to [`RESYNC`].
 const RETRY: Duration = Duration::from_millis(200);
 /// Passes in a row when one made something the next has to look at.
@@ -71,21 +76,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     requirements::check(Purpose::Run)?;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let object = Object::open(options.object.as_deref())?;
-    let handle = host::connect()?;
-    let mut watch = Watch::start(handle.clone())?;
-    let observer = Observer::start(&options);
-    let (writer, mut found) = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
-    let status = StatusFile::open(&options.state, &options.node);
-    let mut held = status.held();
-    held.pods.extend(writer.held());
-    held.accepted = writer.accepted();
-    let mut source = Inputs::start(&options, &held)?;
-    let mut agent = Agent::new(options.node, held, writer, status, observer);
+    let _alive = claim(&options);
+    let (mut agent, mut watch, mut source, mut found) = prepare(&options)?;
     info!(node = agent.node, source = %options.source, version = env!("CARGO_PKG_VERSION"), "agent started");
     let mut due = Instant::now();
     let mut resync = due;
     let mut settled = due;
+    let mut look = due + LOOK;
     loop {
         let mut resynced = false;
         tokio::select! {
@@ -107,6 +104,14 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
                 agent.write_status();
                 continue;
             }
+            () = sleep_until(look) => {
+                look = Instant::now() + LOOK;
+                if agent.is_intact().await {
+                    continue;
+                }
+                watch.invalidate();
+                resynced = true;
+            }
             () = sleep_until(due.min(resync)) => {
                 source.renew()?;
                 watch.invalidate();
@@ -125,6 +130,41 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     agent.write_status();
     info!("agent stopped, the data path stays in place; `gateway-agent teardown` removes it");
     Ok(())
+}
+
+/// What the announcer has found on the external network, whenever that changes.
+type Found = tokio::sync::watch::Receiver<Arc<External>>;
+
+/// The agent as it begins, and what it hears of.
+fn prepare(options: &Options) -> anyhow::Result<(Agent, Watch, Inputs, Found)> {
+    let object = Object::open(options.object.as_deref())?;
+    let handle = host::connect()?;
+    let watch = Watch::start(handle.clone())?;
+    let observer = Observer::start(options);
+    let (writer, found) = Writer::new(options.node.clone(), options.pin.clone(), object, handle);
+    let status = StatusFile::open(&options.state, &options.node);
+    let mut held = status.held();
+    held.pods.extend(writer.held());
+    held.accepted = writer.accepted();
+    let source = Inputs::start(options, &held)?;
+    Ok((Agent::new(options.node.clone(), held, writer, status, observer), watch, source, found))
+}
+
+/// Says that an agent runs here, for `gateway-agent teardown`.
+fn claim(options: &Options) -> Option<Alive> {
+    match Alive::claim(&options.state, &options.node) {
+        Ok(Some(alive)) => return Some(alive),
+        Ok(None) => {
+            let other = alive::running(&options.state).unwrap_or_default();
+            warn!("another agent runs on this node ({other}): both write the same tables; stop one of them");
+        }
+        Err(error) => warn!(
+            "cannot write {} in {}: {error}; check --state-dir, `gateway-agent teardown` needs it to see that an agent runs",
+            alive::FILE,
+            options.state.display()
+        ),
+    }
+    None
 }
 
 /// What was last said about the whole.
@@ -168,6 +208,17 @@ impl Agent {
             phase: Phase::Starting,
             failures: 0,
         }
+    }
+
+    /// Whether what was made is still there. Says so when it is not.
+    async fn is_intact(&mut self) -> bool {
+        let intact = self.phase != Phase::InSync || self.writer.is_intact().await;
+        if !intact {
+            warn!(
+                "somebody removed what this agent had made (`gateway-agent teardown`, `nft flush ruleset`): it is made anew"
+            );
+        }
+        intact
     }
 
     /// Passes until nothing is left to do at once; with `resync`, all is compared with the kernel. Returns the time
@@ -274,7 +325,12 @@ impl Agent {
         let router_port = host.links.get(RouterPort::NAME).map(|link| link.ifindex);
         watch.set_interest(wanted.resolve.iter().map(|(ifindex, _)| *ifindex).chain(router_port).collect());
         let stale = watch.take_stale();
-        let neighbors = Observed { resolved: &host.neighbors, managed: watch.managed(), stale: &stale };
+        let neighbors = Observed {
+            resolved: &host.neighbors,
+            managed: watch.managed(),
+            ours: watch.ours(),
+            stale: &stale,
+        };
         let outcome = self.writer.apply(wanted, host, neighbors, verify).await?;
         if outcome.complete && self.phase != Phase::InSync && !wanted.probing {
             info!(eips = wanted.eips.len(), pods = wanted.pods.len(), nodes = wanted.vteps.len(), "in sync");

@@ -26,7 +26,7 @@ pub fn view(pin: &Path, state_dir: &Path) -> Result<View, BpfError> {
     let slots = tables.eips.values().map(|eip| eip.slot).chain(tables.pods.values().map(|pod| pod.slot));
     let eip_counters = maps.eip_counters(slots)?;
     let verdicts = maps.verdict_counters()?;
-    Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), status })
+    Ok(View { tables, eip_counters, verdicts, now_ns: now_ns(), status, firewall: None })
 }
 
 /// CLOCK_MONOTONIC, nanoseconds: the clock of `last_seen_ns`.

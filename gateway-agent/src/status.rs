@@ -221,10 +221,8 @@ pub fn remove(dir: &Path) -> Result<bool, StatusError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => false,
         Err(error) => return Err(StatusError::of("remove", &path)(error)),
     };
-    if removed {
-        // Not empty, or a mount: it stays.
-        let _in_use = fs::remove_dir(dir);
-    }
+    // Not there, not empty, or a mount.
+    let _stays = fs::remove_dir(dir);
     Ok(removed)
 }
 

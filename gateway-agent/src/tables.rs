@@ -1,5 +1,7 @@
 //! The pinned tables as plain rows: what a [`Datapath`] wants in them, and the steps there from what they hold.
 
+mod external;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::Ipv4Addr;
 
@@ -12,6 +14,8 @@ use gateway_common::tables::{
 };
 
 use crate::desired::Datapath;
+
+pub use self::external::{has_external_side, share_external_side, with_external_side, without_external_side};
 
 /// Rows of the tables the agent writes, as the kernel holds them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

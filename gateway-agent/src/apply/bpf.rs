@@ -28,7 +28,7 @@ use crate::tables::{TableFull, Tables};
 
 pub use object::{Object, elf};
 pub(crate) use pins::remove;
-pub use pins::{link_pin, prepare, remove_dir, remove_maps};
+pub use pins::{are_pinned, link_pin, prepare, remove_dir, remove_maps};
 
 /// Why tables or programs cannot be used.
 #[derive(Debug, thiserror::Error)]

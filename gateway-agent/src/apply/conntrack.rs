@@ -1,16 +1,20 @@
-//! Connections of clients on this node that conntrack still translates to a pod that no longer has the EIP. Translation
-//! is decided by a connection's first packet, so a client that goes on sending would reach the old pod for ever.
+//! Connections that conntrack translates as was right before an EIP came, moved or went.
+//! Translation is decided by a connection's first packet, so what goes on sending would reach the
+//! old pod for ever, or leave with a pod's own address.
 //!
-//! Spoken with nfnetlink directly (`linux/netfilter/nfnetlink_conntrack.h`): there is no `conntrack` program in the image.
+//! Spoken with nfnetlink directly (`linux/netfilter/nfnetlink_conntrack.h`): there is no
+//! `conntrack` program in the image.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use gateway_common::addr::Prefix;
 use netlink_sys::protocols::NETLINK_NETFILTER;
 use netlink_sys::{Socket, SocketAddr};
+use tokio::task::JoinHandle;
 use tracing::{debug, warn};
 
 /// `NFNL_SUBSYS_CTNETLINK << 8`, with `IPCTNL_MSG_CT_GET` and `_DELETE`.
@@ -37,41 +41,141 @@ const HEADER: usize = 16;
 const GENERIC: usize = 4;
 const AF_INET: u8 = 2;
 
-/// EIPs, each with the pod that has it now; `None`: it is nobody's.
-type Changed = BTreeMap<Ipv4Addr, Option<Ipv4Addr>>;
+/// Whose connections may be translated as is no longer right.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stale {
+    /// EIPs that moved, each with the pod that has it now; `None`: it is nobody's.
+    pub eips: BTreeMap<Ipv4Addr, Option<Ipv4Addr>>,
+    /// Pods of this node that got an EIP.
+    pub gained: BTreeSet<Ipv4Addr>,
+    /// Pods of this node that lost theirs.
+    pub lost: BTreeSet<Ipv4Addr>,
+    /// Prefixes that never leave by the gateway: connections to them stay as they are. None inside
+    /// another.
+    pub internal: BTreeSet<Prefix>,
+}
 
 /// What the next walk of the table looks for.
-static WAITING: Mutex<Changed> = Mutex::new(Changed::new());
+static WAITING: Mutex<Stale> = Mutex::new(Stale {
+    eips: BTreeMap::new(),
+    gained: BTreeSet::new(),
+    lost: BTreeSet::new(),
+    internal: BTreeSet::new(),
+});
 /// One walks at a time.
 static WALK: Mutex<()> = Mutex::new(());
 
-/// Forgets, in a thread of its own, the connections to EIPs that were translated to another pod than the one now. One walk
-/// of the table is for all of them, and for those that more calls bring until it begins.
-pub fn forget(changed: Changed) {
-    if wait(&WAITING, changed) {
-        drop(tokio::task::spawn_blocking(forget_waiting));
-    }
-}
+/// A walk on its way; `None`: there is nothing to forget. It goes on when this is dropped.
+#[derive(Debug)]
+pub struct Forgetting(Option<JoinHandle<()>>);
 
-fn forget_waiting() {
-    let _alone = locked(&WALK);
-    let changed = mem::take(&mut *locked(&WAITING));
-    match forget_now(&changed) {
-        Ok(0) => {}
-        Ok(count) => debug!(count, "connections to pods that lost their EIP forgotten"),
-        Err(error) => {
-            warn!("connections to pods that lost their EIP go on: {error}; see `conntrack -L -d EIP`")
+impl Forgetting {
+    /// Waits for the walk's end.
+    pub async fn done(self) {
+        if let Some(walk) = self.0 {
+            // It told what went wrong.
+            let _told = walk.await;
         }
     }
 }
 
-/// Adds EIPs that changed; of one that changed twice, the latest counts. Returns whether a walk is to begin for them: the one
-/// for those that wait already takes them along.
-fn wait(waiting: &Mutex<Changed>, changed: Changed) -> bool {
+/// Forgets, in a thread of its own, the connections that are translated as is no longer right. One
+/// walk of the table is for all of them, and for those that more calls bring until it begins.
+pub fn forget(stale: Stale) -> Forgetting {
+    if stale.is_empty() {
+        return Forgetting(None);
+    }
+    wait(&WAITING, stale);
+    Forgetting(Some(tokio::task::spawn_blocking(forget_waiting)))
+}
+
+fn forget_waiting() {
+    // Whoever walks meanwhile may have taken ours along: then it is done once that one is.
+    let _alone = locked(&WALK);
+    let stale = mem::take(&mut *locked(&WAITING));
+    if stale.is_empty() {
+        return;
+    }
+    match forget_now(&stale) {
+        Ok(0) => {}
+        Ok(count) => debug!(count, "connections forgotten of EIPs that came, moved or went"),
+        Err(error) => {
+            warn!("connections go on as before an EIP came, moved or went: {error}; see `conntrack -L`")
+        }
+    }
+}
+
+/// Adds what changed; of what changed twice, the latest counts.
+fn wait(waiting: &Mutex<Stale>, stale: Stale) {
     let mut waiting = locked(waiting);
-    let first = waiting.is_empty() && !changed.is_empty();
-    waiting.extend(changed);
-    first
+    let Stale { eips, gained, lost, internal } = stale;
+    waiting.eips.extend(eips);
+    waiting.gained.retain(|pod| !lost.contains(pod));
+    waiting.lost.retain(|pod| !gained.contains(pod));
+    waiting.gained.extend(gained);
+    waiting.lost.extend(lost);
+    waiting.internal = internal;
+}
+
+impl Stale {
+    fn is_empty(&self) -> bool {
+        self.eips.is_empty() && self.gained.is_empty() && self.lost.is_empty()
+    }
+
+    fn is_inside(&self, addr: Ipv4Addr) -> bool {
+        let before = self.internal.range(..=Prefix::host(addr)).next_back();
+        before.is_some_and(|prefix| prefix.contains(addr))
+    }
+
+    /// Whether a connection is translated otherwise than a new one would be.
+    fn has(&self, connection: &Connection) -> bool {
+        self.misses_its_pod(connection) || self.has_another_way_out(connection)
+    }
+
+    /// To an EIP that moved: not translated to the pod that has it. A pod's own to itself is turned
+    /// round by the programs untranslated.
+    fn misses_its_pod(&self, connection: &Connection) -> bool {
+        let Connection { source, destination, answers, .. } = *connection;
+        match self.eips.get(&destination) {
+            None => false,
+            Some(now) if answers != destination => *now != Some(answers),
+            Some(now) => now.is_some_and(|pod| pod != source),
+        }
+    }
+
+    /// Between a pod and the outside: of one that gained an EIP when the CNI translated it; of one
+    /// that lost it when it speaks by its own address, either way.
+    fn has_another_way_out(&self, connection: &Connection) -> bool {
+        let Connection { source, destination, answers, answered } = *connection;
+        if destination == answers && !self.is_inside(source) && self.lost.contains(&destination) {
+            return true;
+        }
+        let translated = answered != source;
+        let pods = if translated { &self.gained } else { &self.lost };
+        pods.contains(&source) && !self.is_inside(answers)
+    }
+}
+
+/// Addresses of a connection: of its first packet, and of the answers to it.
+#[derive(Clone, Copy, Debug)]
+struct Connection {
+    source: Ipv4Addr,
+    destination: Ipv4Addr,
+    /// Who answers: the destination, unless that is translated.
+    answers: Ipv4Addr,
+    /// Who is answered: the source, unless that is translated.
+    answered: Ipv4Addr,
+}
+
+impl Connection {
+    fn of(attributes: &[u8]) -> Option<Self> {
+        Some(Self {
+            source: address(attributes, CTA_TUPLE_ORIG, CTA_IP_V4_SRC)?,
+            destination: address(attributes, CTA_TUPLE_ORIG, CTA_IP_V4_DST)?,
+            answers: address(attributes, CTA_TUPLE_REPLY, CTA_IP_V4_SRC)?,
+            answered: address(attributes, CTA_TUPLE_REPLY, CTA_IP_V4_DST)?,
+        })
+    }
 }
 
 /// A panic elsewhere leaves nothing half done.
@@ -79,23 +183,23 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn forget_now(changed: &Changed) -> io::Result<usize> {
+fn forget_now(stale: &Stale) -> io::Result<usize> {
     let mut socket = Socket::new(NETLINK_NETFILTER)?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
     socket.send(&message(GET, REQUEST | DUMP, &[]), 0)?;
-    let mut stale = Vec::new();
+    let mut found = Vec::new();
     'dump: loop {
         let (datagram, _) = socket.recv_from_full()?;
         for (kind, body) in messages(&datagram) {
             match kind {
                 DONE => break 'dump,
                 ERROR => refused(body)?,
-                _ => stale.extend(body.get(GENERIC..).and_then(|connection| is_stale(connection, changed))),
+                _ => found.extend(body.get(GENERIC..).and_then(|connection| is_stale(connection, stale))),
             }
         }
     }
-    for connection in &stale {
+    for connection in &found {
         socket.send(&message(DELETE, REQUEST | ACK, connection), 0)?;
         let (datagram, _) = socket.recv_from_full()?;
         for (_, body) in messages(&datagram).filter(|(kind, _)| *kind == ERROR) {
@@ -105,15 +209,12 @@ fn forget_now(changed: &Changed) -> io::Result<usize> {
             }
         }
     }
-    Ok(stale.len())
+    Ok(found.len())
 }
 
-/// What names a connection to an EIP that is translated to a pod which does not have it; `None`: all is well.
-fn is_stale(connection: &[u8], changed: &Changed) -> Option<Vec<u8>> {
-    let eip = address(connection, CTA_TUPLE_ORIG, CTA_IP_V4_DST)?;
-    let pod = address(connection, CTA_TUPLE_REPLY, CTA_IP_V4_SRC)?;
-    // The EIP itself: not translated here, because it goes by the gateway or is turned round by the programs.
-    if pod == eip || *changed.get(&eip)? == Some(pod) {
+/// What names a connection that is translated as is no longer right; `None`: all is well.
+fn is_stale(connection: &[u8], stale: &Stale) -> Option<Vec<u8>> {
+    if !stale.has(&Connection::of(connection)?) {
         return None;
     }
     let names = [CTA_TUPLE_ORIG, CTA_ID, CTA_ZONE];
@@ -192,53 +293,94 @@ mod tests {
         encoded(kind | 0x8000, &encoded(CTA_TUPLE_IP | 0x8000, &addresses))
     }
 
-    const CLIENT: [u8; 4] = [10, 0, 0, 1];
+    type Address = [u8; 4];
+    const CLIENT: Address = [10, 0, 0, 1];
+    const OUTSIDE: Address = [203, 0, 113, 10];
+    const NODE: Address = [172, 18, 0, 21];
+    const SERVICE: Address = [10, 96, 0, 10];
+    const EIP: Address = [192, 168, 100, 101];
+    const POD: Address = [10, 244, 1, 10];
+    const OLD: Address = [10, 244, 1, 11];
+    const NEW: Address = [10, 244, 1, 12];
 
-    /// From the client to an address, answered by another.
-    fn connection(to: [u8; 4], answers: [u8; 4]) -> Vec<u8> {
+    /// As the kernel lists it: the first packet's addresses, then the answer's.
+    fn connection((from, to): (Address, Address), (answers, answered): (Address, Address)) -> Vec<u8> {
         let status = encoded(3, &[0, 0, 0, 1]);
         let id = encoded(CTA_ID, &[0, 0, 0, 9]);
-        [tuple(CTA_TUPLE_ORIG, CLIENT, to), tuple(CTA_TUPLE_REPLY, answers, CLIENT), status, id].concat()
+        [tuple(CTA_TUPLE_ORIG, from, to), tuple(CTA_TUPLE_REPLY, answers, answered), status, id].concat()
+    }
+
+    fn moved(eips: &[(Address, Option<Address>)]) -> Stale {
+        let eips = eips.iter().map(|(eip, now)| ((*eip).into(), now.map(Into::into)));
+        Stale { eips: eips.collect(), ..Stale::default() }
     }
 
     #[test]
-    fn only_connections_to_another_pod_are_stale() {
-        let (eip, pod, old) = ([192, 168, 100, 101], [10, 244, 1, 10], [10, 244, 1, 11]);
-        let named = [tuple(CTA_TUPLE_ORIG, CLIENT, eip), encoded(CTA_ID, &[0, 0, 0, 9])].concat();
-        for (to, answers, now, stale) in [
-            (eip, old, Some(pod), true),
-            (eip, old, None, true),
-            (eip, pod, Some(pod), false),
-            (eip, eip, Some(pod), false),
-            (pod, pod, Some(pod), false),
+    fn connections_to_an_eip_are_stale_unless_they_reach_its_pod() {
+        let named = [tuple(CTA_TUPLE_ORIG, CLIENT, EIP), encoded(CTA_ID, &[0, 0, 0, 9])].concat();
+        for (from, to, answers, now, stale) in [
+            (CLIENT, EIP, OLD, Some(POD), true),
+            (CLIENT, EIP, OLD, None, true),
+            (CLIENT, EIP, POD, Some(POD), false),
+            (CLIENT, POD, POD, Some(POD), false),
+            // Untranslated: from before the address was an EIP, or a pod to itself.
+            (CLIENT, EIP, EIP, Some(POD), true),
+            (CLIENT, EIP, EIP, None, false),
+            (POD, EIP, EIP, Some(POD), false),
+            (OLD, EIP, EIP, Some(POD), true),
         ] {
-            let changed = BTreeMap::from([(eip.into(), now.map(Into::into))]);
-            let expected = stale.then(|| named.clone());
-            assert_eq!(is_stale(&connection(to, answers), &changed), expected, "{to:?} {answers:?} {now:?}");
+            let found = is_stale(&connection((from, to), (answers, from)), &moved(&[(EIP, now)]));
+            assert_eq!(found.is_some(), stale, "{from:?} {to:?} {answers:?} {now:?}");
+            assert!(from != CLIENT || to != EIP || found.is_none_or(|found| found == named));
         }
-        let whole = connection(eip, old);
+        let whole = connection((CLIENT, EIP), (OLD, CLIENT));
         for end in 0..whole.len() {
-            let _no_panic = is_stale(&whole[..end], &BTreeMap::from([(eip.into(), None)]));
+            let _no_panic = is_stale(&whole[..end], &moved(&[(EIP, None)]));
         }
     }
 
     #[test]
-    fn one_walk_is_for_all_eips_that_moved_before_it() {
-        let [one, two, three] = [101, 102, 103].map(|last| [192, 168, 100, last]);
-        let [old, new, newest] = [11, 12, 13].map(|last| [10, 244, 1, last]);
-        let waiting = Mutex::default();
-        assert!(!wait(&waiting, Changed::new()), "nothing moved, nothing to look for");
-        let pass = [(one.into(), Some(new.into())), (two.into(), None)];
-        assert!(wait(&waiting, pass.into()));
-        // Another pass, before the walk has begun.
-        assert!(!wait(&waiting, [(one.into(), Some(newest.into()))].into()));
-        let changed = mem::take(&mut *locked(&waiting));
-        for (to, answers, stale) in
-            [(one, old, true), (one, new, true), (one, newest, false), (two, old, true), (three, old, false)]
-        {
-            assert_eq!(is_stale(&connection(to, answers), &changed).is_some(), stale, "{to:?} {answers:?}");
+    fn connections_of_a_pod_to_the_outside_are_stale_when_they_leave_otherwise_than_new_ones() {
+        let internal = ["10.96.0.0/12", "10.244.0.0/16", "172.18.0.0/24"];
+        let internal: BTreeSet<Prefix> = internal.iter().map(|prefix| prefix.parse().unwrap()).collect();
+        let pods = || BTreeSet::from([POD.into()]);
+        let gained = Stale { gained: pods(), internal: internal.clone(), ..Stale::default() };
+        let lost = Stale { lost: pods(), internal, ..Stale::default() };
+        for (what, first, answer, [after_gain, after_loss]) in [
+            ("masqueraded", (POD, OUTSIDE), (OUTSIDE, NODE), [true, false]),
+            ("by its own address", (POD, OUTSIDE), (OUTSIDE, POD), [false, true]),
+            ("came by the EIP", (OUTSIDE, POD), (POD, OUTSIDE), [false, true]),
+            ("came by a NodePort", (OUTSIDE, NODE), (POD, OUTSIDE), [false, false]),
+            ("to another pod", (POD, OLD), (OLD, POD), [false, false]),
+            ("from another pod", (OLD, POD), (POD, OLD), [false, false]),
+            ("to a Service of pods", (POD, SERVICE), (OLD, POD), [false, false]),
+            ("to a Service outside, masqueraded", (POD, SERVICE), (OUTSIDE, NODE), [true, false]),
+            ("to a Service outside", (POD, SERVICE), (OUTSIDE, POD), [false, true]),
+            ("another pod's", (OLD, OUTSIDE), (OUTSIDE, NODE), [false, false]),
+        ] {
+            let found = [&gained, &lost].map(|stale| is_stale(&connection(first, answer), stale).is_some());
+            assert_eq!(found, [after_gain, after_loss], "{what}");
         }
-        assert!(wait(&waiting, pass.into()), "what moves during a walk has the next");
+    }
+
+    #[test]
+    fn one_walk_is_for_all_that_changed_before_it() {
+        let [two, three] = [102, 103].map(|last| [192, 168, 100, last]);
+        let waiting = Mutex::default();
+        wait(&waiting, moved(&[(EIP, Some(POD)), (two, None)]));
+        // Another pass, before the walk has begun.
+        wait(&waiting, moved(&[(EIP, Some(NEW))]));
+        let stale = mem::take(&mut *locked(&waiting));
+        for (to, answers, expected) in
+            [(EIP, OLD, true), (EIP, POD, true), (EIP, NEW, false), (two, OLD, true), (three, OLD, false)]
+        {
+            let found = is_stale(&connection((CLIENT, to), (answers, CLIENT)), &stale);
+            assert_eq!(found.is_some(), expected, "{to:?} {answers:?}");
+        }
+        let pods = || BTreeSet::from([POD.into()]);
+        wait(&waiting, Stale { gained: pods(), ..Stale::default() });
+        wait(&waiting, Stale { lost: pods(), ..Stale::default() });
+        assert_eq!(*locked(&waiting), Stale { lost: pods(), ..Stale::default() });
     }
 
     #[test]

@@ -1,22 +1,25 @@
-//! The nftables table `ip eip_gateway`: SNAT of each EIP pod of this node to its own address, and DNAT of EIPs for
-//! clients on this node, so that inside the cluster nobody goes by way of the gateway.
+//! The nftables table `ip eip_gateway`: SNAT of each EIP pod of this node to its own address, DNAT
+//! of EIPs for clients on this node, so that inside the cluster nobody goes by way of the gateway,
+//! and what may not be forwarded. It is there wherever the gateway is enabled, also without any
+//! EIP.
 //!
-//! `nft` is given whole transactions; elements are written by difference, and the table is rebuilt, atomically, only
-//! when its form is not ours. What it looks like is in [`table`].
+//! `nft` is given whole transactions; elements are written by difference, and the table is rebuilt,
+//! atomically, only when its form is not ours. What it looks like is in [`table`].
 
 mod table;
 
 use std::io;
 use std::process::{Output, Stdio};
 
+use serde::Serialize;
 use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tracing::{debug, info};
 
-use super::conntrack;
+use super::conntrack::{self, Forgetting};
 
-pub use table::{Elements, IN_CLUSTER, TABLE};
+pub use table::{DROP_ROUTER_PORT, DROP_TUNNEL_PORT, Elements, IN_CLUSTER, TABLE};
 
 /// Why the table is not as desired.
 #[derive(Debug, thiserror::Error)]
@@ -38,13 +41,24 @@ pub enum NftError {
     },
 }
 
-/// What went directly from this node to EIPs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct InCluster {
+/// What a counter of the table has counted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counted {
     /// Packets.
     pub packets: u64,
     /// Their bytes, IP headers included.
     pub bytes: u64,
+}
+
+/// The table's counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+pub struct Counters {
+    /// What went directly from this node to EIPs.
+    pub in_cluster: Counted,
+    /// Dropped: was to be forwarded to a tunnel's end, as only a node's own tunnel code may send.
+    pub drop_tunnel_port: Counted,
+    /// Dropped: from the external network to this node or inwards, where `nic-ip` is closed.
+    pub drop_router_port: Counted,
 }
 
 /// What the kernel holds.
@@ -55,42 +69,103 @@ enum Held {
     OtherForm,
 }
 
-/// Makes the table hold `wanted`; without EIPs there is no table. `known` is what it holds for certain: then the kernel
-/// is not asked, and a change costs the same however many EIPs there are. Returns whether anything was written.
+/// The first half of a change, before rows and rules: pods that lose their EIP are translated as
+/// ever again, and their connections forgotten; what is closed is closed before there is a way in.
+/// `known` is what the table holds for certain: then the kernel is not asked. Returns what it holds
+/// now, and whether anything was written.
 ///
 /// # Errors
 /// [`NftError`].
-pub async fn apply(wanted: &Elements, known: Option<&Elements>) -> Result<bool, NftError> {
-    if wanted.is_empty() {
-        return remove().await;
-    }
-    if let Some(known) = known.filter(|known| !known.is_empty()) {
-        match change(known, wanted).await {
-            Ok(changed) => return Ok(changed),
-            Err(error) => debug!(%error, "elements refused, reading the table"),
+pub async fn prepare(wanted: &Elements, known: Option<&Elements>) -> Result<(Elements, bool), NftError> {
+    let held = match known {
+        Some(known) => Held::Ours(Box::new(known.clone())),
+        None => held().await?,
+    };
+    match held {
+        Held::Ours(held) => {
+            let first = wanted.before(&held);
+            let written = change(&held, &first).await?;
+            // Before a rule goes, or a running flow would leave by another NIC with the pod's own
+            // address.
+            Ok((first, written.forgotten().await))
+        }
+        Held::Nothing => {
+            let first = wanted.before(&Elements::default());
+            rebuild(&first).await?;
+            Ok((first, true))
+        }
+        // Of an earlier version, which has served these pods: none is to be without for a moment.
+        Held::OtherForm => {
+            rebuild(wanted).await?;
+            let _in_its_own_time = conntrack::forget(Elements::default().stale(wanted));
+            Ok((wanted.clone(), true))
         }
     }
-    if let Held::Ours(held) = held().await? {
-        match change(&held, wanted).await {
-            Ok(changed) => return Ok(changed),
-            Err(error) => debug!(%error, "elements refused, rebuilding the table"),
-        }
-    }
-    run(&table::rebuild(wanted)).await?;
-    info!(table = TABLE, elements = %wanted, "nftables table written");
-    Ok(true)
 }
 
-/// Writes the elements that differ.
-async fn change(held: &Elements, wanted: &Elements) -> Result<bool, NftError> {
+/// The second half: the table holds `held` and is to hold `wanted`. Returns whether anything was
+/// written.
+///
+/// # Errors
+/// [`NftError`].
+pub async fn apply(wanted: &Elements, held: &Elements) -> Result<bool, NftError> {
+    Ok(matches!(change(held, wanted).await?, Change::Written(_)))
+}
+
+/// What a change of the elements did.
+enum Change {
+    Nothing,
+    /// Written; conntrack forgets in its own time.
+    Written(Forgetting),
+}
+
+impl Change {
+    /// Waits until conntrack has forgotten. Returns whether anything was written.
+    async fn forgotten(self) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Written(forgetting) => {
+                forgetting.done().await;
+                true
+            }
+        }
+    }
+}
+
+async fn rebuild(wanted: &Elements) -> Result<(), NftError> {
+    run(&table::rebuild(wanted)).await?;
+    info!(table = TABLE, elements = %wanted, "nftables table written");
+    Ok(())
+}
+
+/// Writes the elements that differ, by rebuilding the table where it does not hold what was
+/// thought.
+async fn change(held: &Elements, wanted: &Elements) -> Result<Change, NftError> {
     let script = table::difference(held, wanted);
     if script.is_empty() {
-        return Ok(false);
+        return Ok(Change::Nothing);
     }
-    run(&script).await?;
-    conntrack::forget(held.moved(wanted));
-    debug!(table = TABLE, elements = %wanted, "nftables elements written");
-    Ok(true)
+    match run(&script).await {
+        Ok(()) => debug!(table = TABLE, elements = %wanted, "nftables elements written"),
+        Err(error) => {
+            debug!(%error, "elements refused, rebuilding the table");
+            rebuild(wanted).await?;
+        }
+    }
+    Ok(Change::Written(conntrack::forget(held.stale(wanted))))
+}
+
+/// The first half of a withdrawal: no pod keeps its own address and no EIP is translated any more,
+/// and conntrack has forgotten both. What may not be forwarded stays so until [`remove`].
+///
+/// # Errors
+/// [`NftError`].
+pub async fn release() -> Result<(), NftError> {
+    match held().await? {
+        Held::Ours(held) => _ = change(&held, &held.guards()).await?.forgotten().await,
+        Held::Nothing | Held::OtherForm => {}
+    }
+    Ok(())
 }
 
 /// Deletes the table. Returns whether there was one.
@@ -98,26 +173,21 @@ async fn change(held: &Elements, wanted: &Elements) -> Result<bool, NftError> {
 /// # Errors
 /// [`NftError`].
 pub async fn remove() -> Result<bool, NftError> {
-    let held = held().await?;
-    if held == Held::Nothing {
+    if held().await? == Held::Nothing {
         return Ok(false);
     }
     run(&format!("delete table {TABLE}\n")).await?;
-    if let Held::Ours(held) = held {
-        conntrack::forget(held.moved(&Elements::default()));
-    }
     info!(table = TABLE, "nftables table removed");
     Ok(true)
 }
 
-/// Packets that clients on this node sent to EIPs without a detour; `None` without a table. Starts anew when the table
-/// is made anew.
+/// What the table has counted; `None` without a table. Starts anew when the table is made anew.
 ///
 /// # Errors
 /// [`NftError`].
-pub async fn in_cluster() -> Result<Option<InCluster>, NftError> {
-    let listing = list(&["counter", "ip", "eip_gateway", IN_CLUSTER]).await?;
-    Ok(listing.as_ref().and_then(table::counter))
+pub async fn counters() -> Result<Option<Counters>, NftError> {
+    let listing = list(&["counters", "table", "ip", "eip_gateway"]).await?;
+    Ok(listing.as_ref().and_then(table::counters))
 }
 
 async fn held() -> Result<Held, NftError> {

@@ -65,11 +65,27 @@ pub async fn apply(
     for message in held {
         let keep = rule_source(&message).is_some_and(|source| rules.contains(&source) && kept.insert(source));
         if !keep {
-            let action = format!("delete a policy rule of priority {ROUTING_TABLE}");
-            work.deleted(action, handle.rule().del(message).execute().await);
+            work.delete_rule(message).await;
         }
     }
     work.failed.map_or(Ok(work.changes), Err)
+}
+
+/// Deletes the rules that are not among those wanted: what they led to is still in force.
+///
+/// # Errors
+/// The first request the kernel refused; the others were made all the same.
+pub async fn release(handle: &Handle, wanted: &BTreeSet<Ipv4Addr>) -> Result<usize, NetlinkError> {
+    let mut work = Work { handle, changes: Changes::default(), failed: None };
+    let held = held_rules(handle, ROUTING_TABLE, ROUTING_TABLE)
+        .await
+        .map_err(NetlinkError::of("list policy rules"))?;
+    for message in held {
+        if rule_source(&message).is_none_or(|source| !wanted.contains(&source)) {
+            work.delete_rule(message).await;
+        }
+    }
+    work.failed.map_or(Ok(work.changes.deleted), Err)
 }
 
 struct Work<'a> {
@@ -90,6 +106,12 @@ impl Work<'_> {
             .priority(ROUTING_TABLE)
             .action(RuleAction::ToTable);
         self.added(format!("add the policy rule from {source}"), request.execute().await);
+    }
+
+    async fn delete_rule(&mut self, rule: RuleMessage) {
+        let action = format!("delete a policy rule of priority {ROUTING_TABLE}");
+        let result = self.handle.rule().del(rule).execute().await;
+        self.deleted(action, result);
     }
 
     fn added(&mut self, action: String, result: Result<(), rtnetlink::Error>) {
@@ -170,26 +192,36 @@ struct RoutePlan {
 
 /// A route that replaces another one to the same destination needs no deletion.
 fn plan_routes(held: &[RouteMessage], wanted: &BTreeSet<Route>) -> RoutePlan {
-    let destinations: BTreeSet<Prefix> = wanted.iter().map(destination).collect();
-    let mut kept: BTreeMap<Prefix, Route> = BTreeMap::new();
+    let places: BTreeSet<Place> = wanted.iter().map(place).collect();
+    let mut kept: BTreeMap<Place, Route> = BTreeMap::new();
     let mut plan = RoutePlan::default();
     for message in held {
         match from_message(message) {
-            Some(route) if destinations.contains(&destination(&route)) => {
-                kept.insert(destination(&route), route);
+            Some(route) if places.contains(&place(&route)) => {
+                kept.insert(place(&route), route);
             }
             _ => plan.delete.push(message.clone()),
         }
     }
-    plan.add = wanted.iter().filter(|route| kept.get(&destination(route)) != Some(route)).cloned().collect();
+    plan.add = wanted.iter().filter(|route| kept.get(&place(route)) != Some(route)).cloned().collect();
     plan
+}
+
+/// Destination and metric: two routes of one place replace each other.
+type Place = (Prefix, u32);
+
+/// The metric of what counts last.
+const LAST: u32 = u32::MAX;
+
+fn place(route: &Route) -> Place {
+    (destination(route), if *route == Route::Unreachable { LAST } else { 0 })
 }
 
 fn destination(route: &Route) -> Prefix {
     match route {
         Route::Throw(prefix) => prefix.trunc(),
         Route::OnLink { destination, .. } => destination.trunc(),
-        Route::Default { .. } => Prefix::new(Ipv4Addr::UNSPECIFIED, 0),
+        Route::Default { .. } | Route::Unreachable => Prefix::new(Ipv4Addr::UNSPECIFIED, 0),
     }
 }
 
@@ -200,6 +232,7 @@ fn to_message(route: &Route) -> RouteMessage {
         if prefix.len == 0 { builder } else { builder.destination_prefix(prefix.addr, prefix.len) };
     match route {
         Route::Throw(_) => builder.kind(RouteType::Throw).build(),
+        Route::Unreachable => builder.kind(RouteType::Unreachable).priority(LAST).build(),
         Route::OnLink { ifindex, .. } => builder.scope(RouteScope::Link).output_interface(*ifindex).build(),
         Route::Default { to, mtu } => {
             builder = builder.output_interface(to.ifindex);
@@ -216,7 +249,7 @@ fn to_message(route: &Route) -> RouteMessage {
 
 /// The route of a message exactly as we write it; `None` for anything else.
 fn from_message(message: &RouteMessage) -> Option<Route> {
-    let (mut dst, mut ifindex, mut via, mut mtu) = (Ipv4Addr::UNSPECIFIED, None, None, 0);
+    let (mut dst, mut ifindex, mut via, mut mtu, mut metric) = (Ipv4Addr::UNSPECIFIED, None, None, 0, 0);
     for attribute in &message.attributes {
         if let RouteAttribute::Destination(RouteAddress::Inet(addr)) = attribute {
             dst = *addr;
@@ -227,12 +260,22 @@ fn from_message(message: &RouteMessage) -> Option<Route> {
         } else if let RouteAttribute::Metrics(metrics) = attribute {
             let [RouteMetric::Mtu(value)] = metrics.as_slice() else { return None };
             mtu = *value;
+        } else if let RouteAttribute::Priority(value) = attribute {
+            metric = *value;
         } else if !matches!(attribute, RouteAttribute::Table(_) | RouteAttribute::CacheInfo(_)) {
             return None;
         }
     }
     let destination = Prefix::new(dst, message.header.destination_prefix_length);
     if message.header.address_family != AddressFamily::Inet || message.header.tos != 0 {
+        return None;
+    }
+    if message.header.kind == RouteType::Unreachable {
+        let last = destination.len == 0 && metric == LAST && via.is_none() && mtu == 0;
+        // The kernel names the loopback interface with some of these.
+        return last.then_some(Route::Unreachable);
+    }
+    if metric != 0 {
         return None;
     }
     if message.header.kind == RouteType::Throw {
@@ -257,6 +300,7 @@ mod tests {
     fn routes(mtu: u32) -> BTreeSet<Route> {
         BTreeSet::from([
             Route::Throw("10.244.0.0/16".parse().unwrap()),
+            Route::Unreachable,
             Route::OnLink { destination: "192.168.100.0/24".parse().unwrap(), ifindex: 3 },
             Route::Default { to: RouteTo { ifindex: 2, via: Some(Ipv4Addr::new(10, 0, 0, 1)) }, mtu },
         ])
@@ -284,8 +328,8 @@ mod tests {
         let mut foreign = to_message(&Route::Throw("172.16.0.0/12".parse().unwrap()));
         foreign.attributes.push(RouteAttribute::Priority(5));
         let plan = plan_routes(&[foreign], &routes(0));
-        assert_eq!((plan.add.len(), plan.delete.len()), (3, 1));
+        assert_eq!((plan.add.len(), plan.delete.len()), (4, 1));
         let held: Vec<_> = routes(0).iter().map(to_message).collect();
-        assert_eq!(plan_routes(&held, &BTreeSet::new()).delete.len(), 3);
+        assert_eq!(plan_routes(&held, &BTreeSet::new()).delete.len(), 4);
     }
 }

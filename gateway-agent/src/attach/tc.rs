@@ -8,6 +8,9 @@ use aya::programs::tc::{
     qdisc_detach_program,
 };
 use aya::programs::{LinkOrder, ProgramError, SchedClassifier, TcAttachType};
+use futures_util::{StreamExt, TryStreamExt};
+use netlink_packet_route::tc::{TcAttribute, TcFilterBpfOption, TcOption};
+use rtnetlink::Handle;
 use tracing::{debug, warn};
 
 use super::{AttachError, Done, Mode, Place};
@@ -103,6 +106,33 @@ fn clsact(program: &mut SchedClassifier, place: &Place<'_>) -> Result<Done, Atta
     // Dropping it would remove the filter.
     std::mem::forget(link);
     Ok(Done { mode: Mode::Clsact, adopted })
+}
+
+/// The id of the program in our clsact filter on the hook's side of a NIC; `None` when there is no
+/// such filter.
+pub(super) async fn filter(handle: &Handle, ifindex: u32, hook: Hook) -> Option<u32> {
+    let mut filters = handle.traffic_filter(i32::try_from(ifindex).ok()?);
+    let request = match side(hook) {
+        TcAttachType::Egress => filters.get().egress(),
+        TcAttachType::Ingress | TcAttachType::Custom(_) => filters.get().ingress(),
+    };
+    let mut found = request.execute().boxed();
+    while let Ok(Some(message)) = found.try_next().await {
+        let priority = message.header.info >> 16;
+        if priority == u32::from(PRIORITY) && u32::from(message.header.handle) == u32::from(HANDLE) {
+            let attributes = message.attributes.into_iter();
+            return attributes.filter_map(options).flatten().find_map(|option| program_id(&option));
+        }
+    }
+    None
+}
+
+fn options(attribute: TcAttribute) -> Option<Vec<TcOption>> {
+    if let TcAttribute::Options(options) = attribute { Some(options) } else { None }
+}
+
+fn program_id(option: &TcOption) -> Option<u32> {
+    if let TcOption::Bpf(TcFilterBpfOption::ProgId(id)) = option { Some(*id) } else { None }
 }
 
 fn already_there(error: &TcError) -> bool {

@@ -29,7 +29,8 @@ pub(super) async fn programs(handle: &Handle, ifindex: u32) -> Vec<u32> {
     ids
 }
 
-/// Takes over the pinned link, or attaches anew, natively.
+/// Takes over the pinned link, or attaches anew, natively. A refusal is no error: the TC twin does
+/// the work, and [`Attachments::warnings`](super::Attachments::warnings) says so.
 pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done, AttachError> {
     let on_nic = programs(place.handle, place.ifindex).await;
     if let Some(link) = place.pinned(Some(&on_nic))? {
@@ -44,7 +45,9 @@ pub(super) async fn attach(program: &mut Xdp, place: &Place<'_>) -> Result<Done,
     match attach_new(program, place) {
         Ok(()) => Ok(Done { mode: Mode::Native, adopted: false }),
         Err(error) => {
-            warn!(%error, nic = place.nic, "native XDP refused");
+            if !place.refused_before {
+                warn!(%error, nic = place.nic, "native XDP refused");
+            }
             Ok(Done { mode: Mode::TwinOnly, adopted: false })
         }
     }

@@ -18,7 +18,7 @@ const MAX_RATE: u32 = 1_000_000;
 const MAX_GARP_RATE: u32 = 10_000;
 
 /// Every key this version understands.
-const KEYS: [&str; 15] = [
+const KEYS: [&str; 16] = [
     "cluster-cidrs",
     "enable-external-gw",
     "external-gw-addr",
@@ -30,6 +30,7 @@ const KEYS: [&str; 15] = [
     "icmp-error-rate",
     "mss-clamp",
     "nic-ip",
+    "nic-ip-open",
     "nic-mac",
     "slow-path-rate",
     "type",
@@ -98,6 +99,7 @@ impl<'a> Reader<'a> {
         let underlay_nic =
             self.optional("underlay-nic", None, |reader, name| Some(Some(reader.nic("underlay-nic", name)?)));
         let cluster_cidrs = self.cluster_cidrs();
+        let nic_ip_open = self.optional("nic-ip-open", false, Self::nic_ip_open);
         let mss_clamp = self.optional("mss-clamp", true, Self::mss_clamp);
         let icmp_error_rate = self.optional("icmp-error-rate", DEFAULT_ERROR_RATE, |reader, text| {
             reader.rate("icmp-error-rate", text, "ICMP errors")
@@ -122,6 +124,7 @@ impl<'a> Reader<'a> {
             external_gateway: external_gateway?,
             nic_ip: nic_ip?,
             nic_mac: nic_mac??,
+            nic_ip_open: nic_ip_open?,
             geneve_vni: geneve_vni?,
             geneve_port: geneve_port?,
             underlay_nic: underlay_nic?,
@@ -158,12 +161,14 @@ impl<'a> Reader<'a> {
         let valid = name.len() <= 15
             && name != "."
             && name != ".."
-            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace());
+            && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+            // nftables takes the one for a string's end, the other for any letters.
+            && !name.contains(['"', '*']);
         if !valid {
             self.refuse(
                 key,
                 format!("{name:?} cannot be an interface's name"),
-                "an interface's name has at most 15 characters and no '/', ':' or space",
+                "an interface's name has at most 15 characters and no '/', ':', quote, '*' or space",
             );
             None
         } else if name == RouterPort::NAME {
@@ -270,16 +275,29 @@ impl<'a> Reader<'a> {
         port
     }
 
+    fn nic_ip_open(&mut self, text: &str) -> Option<bool> {
+        self.boolean(
+            "nic-ip-open",
+            text,
+            "write \"true\" to open this node's own ports on nic-ip to the external network, \"false\" or nothing to keep \
+             them closed",
+        )
+    }
+
     fn mss_clamp(&mut self, text: &str) -> Option<bool> {
-        let clamp = text.to_ascii_lowercase().parse().ok();
-        if clamp.is_none() {
-            self.refuse(
-                "mss-clamp",
-                format!("{text:?} is neither \"true\" nor \"false\""),
-                "write \"false\" to leave the MSS of TCP connections alone, \"true\" or nothing to lower it to what fits",
-            );
+        self.boolean(
+            "mss-clamp",
+            text,
+            "write \"false\" to leave the MSS of TCP connections alone, \"true\" or nothing to lower it to what fits",
+        )
+    }
+
+    fn boolean(&mut self, key: &str, text: &str, remedy: &str) -> Option<bool> {
+        let parsed = text.to_ascii_lowercase().parse().ok();
+        if parsed.is_none() {
+            self.refuse(key, format!("{text:?} is neither \"true\" nor \"false\""), remedy);
         }
-        clamp
+        parsed
     }
 
     fn rate(&mut self, key: &str, text: &str, what: &str) -> Option<u32> {

@@ -45,6 +45,7 @@ fn the_operators_configmap_is_taken_with_defaults() {
             geneve_port: 6081,
             underlay_nic: None,
             cluster_cidrs: vec![],
+            nic_ip_open: false,
             mss_clamp: true,
             icmp_error_rate: 1_000,
             slow_path_rate: 10_000,
@@ -63,13 +64,14 @@ fn every_key_is_read() {
         ("underlay-nic", " eth0 "),
         ("cluster-cidrs", "10.96.0.1/12, 10.244.0.0/16"),
         ("mss-clamp", "False"),
+        ("nic-ip-open", "True"),
         ("icmp-error-rate", "0"),
         ("garp-rate", " 10 "),
     ])
     .unwrap()
     .config
     .unwrap();
-    assert!(!config.mss_clamp);
+    assert!(!config.mss_clamp && config.nic_ip_open);
     assert_eq!((config.icmp_error_rate, config.garp_rate), (0, 10));
     assert_eq!(config.gateway_nodes, ["gw1", "gw2"]);
     assert_eq!(config.nic_mac, Mac([0x02, b'e', 192, 168, 100, 254]));
@@ -100,6 +102,9 @@ const BAD_VALUES: &[(&str, &str, &str)] = &[
     ("external-gw-nic", "a-name-of-16-char", "\"a-name-of-16-char\" cannot be an interface's name"),
     ("external-gw-nic", "en/0", "\"en/0\" cannot be an interface's name"),
     ("external-gw-nic", "en 0", "\"en 0\" cannot be an interface's name"),
+    ("external-gw-nic", "eth*", "\"eth*\" cannot be an interface's name"),
+    ("external-gw-nic", "e\"}", "\"e\\\"}\" cannot be an interface's name"),
+    ("nic-ip-open", "yes", "\"yes\" is neither \"true\" nor \"false\""),
     ("external-gw-nic", "eip-router", "\"eip-router\" is the router port, which the agent makes"),
     ("external-gw-addr", "192.168.100.1", "\"192.168.100.1\": not an IPv4 prefix like 192.168.100.1/24"),
     (

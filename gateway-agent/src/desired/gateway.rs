@@ -105,6 +105,7 @@ pub(crate) fn external_side(round: &Round<'_>, (nic, link): (&str, &Link), datap
         mac: config.nic_mac,
         address: config.nic_ip,
         mtu: link.mtu,
+        open: config.nic_ip_open,
     });
     datapath.announce = round.claims.keys().copied().chain([config.nic_ip.addr]).collect();
     datapath.probe = round.asked.keys().copied().collect();

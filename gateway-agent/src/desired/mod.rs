@@ -148,6 +148,8 @@ pub struct RouterPort {
     pub address: Prefix,
     /// MTU: that of the external NIC.
     pub mtu: u32,
+    /// `nic-ip-open`.
+    pub open: bool,
 }
 
 impl RouterPort {
@@ -167,6 +169,9 @@ pub enum Route {
         /// Interface.
         ifindex: u32,
     },
+    /// The way out when there is no other: none. A link that goes takes its routes along, and an
+    /// EIP pod's packets are not to leave by the main table then, with the pod's own address.
+    Unreachable,
     /// The default route, `onlink`.
     Default {
         /// Next hop and interface; `via` is always set.
@@ -178,6 +183,10 @@ pub enum Route {
 
 /// Number of our routing table, and priority of our rules.
 pub const ROUTING_TABLE: u32 = 6081;
+
+/// Marks the neighbours that we had the kernel keep fresh (`NDA_PROTOCOL`), so that they are found
+/// again by whoever undoes it. A number that nobody has in iproute2's rt_protos.
+pub const NEIGHBOR_PROTOCOL: u8 = 161;
 
 /// A place programs attach to.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

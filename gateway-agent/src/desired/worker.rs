@@ -120,10 +120,11 @@ pub(crate) fn policy_route(claim: &Claim, datapath: &mut Datapath) {
     datapath.identity_snat.insert(claim.pod_ip);
 }
 
-/// What is internal is looked up in the main table.
+/// What is internal is looked up in the main table, and nothing else.
 pub(crate) fn throw_internal(datapath: &mut Datapath) {
     let throws: Vec<_> = datapath.internal.iter().copied().map(Route::Throw).collect();
     datapath.routes.extend(throws);
+    datapath.routes.insert(Route::Unreachable);
 }
 
 /// How the underlay reaches a VTEP: as the kernel says, else directly when the NIC's own subnet contains it.

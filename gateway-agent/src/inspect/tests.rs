@@ -1,6 +1,7 @@
 use gateway_common::tables::{Eip, EipKey, Neighbor, NeighborKey, Pod, PodKey, Vtep, VtepKey};
 
 use super::*;
+use crate::apply::nft::Counted;
 use crate::snapshot::ObjectName;
 
 const TABLE: Format = Format::Table { colour: false, all: false };
@@ -82,6 +83,7 @@ fn gateway() -> View {
         verdicts,
         now_ns: 3_500_000_000,
         status: Some(status()),
+        firewall: None,
     }
 }
 
@@ -203,6 +205,15 @@ holds       EIPs 2, other nodes 2 (1 not resolved), external neighbors 1, proble
 
 EIP ";
     assert!(text.starts_with(expected), "{text}");
+    let mut counted = gateway();
+    let drop_tunnel_port = Counted { packets: 8, bytes: 672 };
+    counted.firewall = Some(Counters { drop_tunnel_port, ..Counters::default() });
+    let text = render(&counted, Topic::Overview, TABLE).unwrap();
+    assert!(
+        text.contains("\nnftables    packets to EIPs without the gateway 0, dropped to tunnel ports 8, "),
+        "{text}"
+    );
+    assert_eq!(json(&counted, Topic::Overview)["firewall"]["drop_tunnel_port"]["packets"], 8);
     let worker = json(&worker(), Topic::Overview);
     assert_eq!((&worker["role"], &worker["owner"]), (&"worker".into(), &"10.0.0.1".into()));
     assert_eq!(worker["external"]["network"], "192.168.100.0/24");

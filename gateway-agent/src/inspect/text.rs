@@ -6,6 +6,7 @@ use std::net::Ipv4Addr;
 use comfy_table::{Attribute, Cell, CellAlignment, Table, presets};
 
 use super::{EipRow, Overview, Topic, View, VtepRow};
+use crate::apply::nft::Counters;
 use crate::desired::problem::{Kind, Problem};
 
 /// What is not known without the status file.
@@ -100,6 +101,9 @@ fn overview(overview: &Overview, colour: bool) -> String {
     }
     line("internal", overview.internal.join(", "));
     line("holds", counts(overview));
+    if let Some(firewall) = &overview.firewall {
+        line("nftables", firewall_counts(firewall));
+    }
     out + "\n"
         + &eips(&overview.eips, SCREEN, colour)
         + "\n"
@@ -126,6 +130,15 @@ fn counts(overview: &Overview) -> String {
         overview.vteps.len(),
         overview.neighbors,
         overview.problems.len()
+    )
+}
+
+/// What the nftables table has counted.
+fn firewall_counts(counters: &Counters) -> String {
+    let Counters { in_cluster, drop_tunnel_port, drop_router_port } = counters;
+    format!(
+        "packets to EIPs without the gateway {}, dropped to tunnel ports {}, dropped from the external network {}",
+        in_cluster.packets, drop_tunnel_port.packets, drop_router_port.packets
     )
 }
 

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::writer::Outcome;
+use super::outcome::Outcome;
 use super::{Options, SourceOptions};
 use crate::config;
 use crate::desired::problem::{Kind, Problem};
@@ -18,7 +18,7 @@ use crate::report;
 use crate::snapshot::Snapshot;
 
 /// Steps without which no EIP is served.
-const SERVING: [&str; 3] = ["router port", "tables", "programs"];
+const SERVING: [&str; 5] = ["nftables", "router port", "tables", "programs", "policy routes"];
 
 /// Told of all the loop does; never makes it wait.
 pub(super) struct Observer {

@@ -20,7 +20,7 @@ use tracing::{debug, warn};
 
 use crate::snapshot::Host;
 
-pub use dump::links;
+pub use dump::{links, neighbors};
 pub use message::{Neighbor, neighbor};
 
 /// Receive buffer of the notification socket, bytes: a burst of some ten thousand neighbour messages.
@@ -81,6 +81,7 @@ pub struct Watch {
     dirty: Dirty,
     asked: BTreeSet<Ipv4Addr>,
     managed: BTreeSet<(u32, Ipv4Addr)>,
+    ours: BTreeSet<(u32, Ipv4Addr)>,
     stale: BTreeSet<(u32, Ipv4Addr)>,
     interest: BTreeSet<u32>,
     disturbed: bool,
@@ -113,6 +114,7 @@ impl Watch {
             dirty: Dirty::ALL,
             asked: BTreeSet::new(),
             managed: BTreeSet::new(),
+            ours: BTreeSet::new(),
             stale: BTreeSet::new(),
             interest: BTreeSet::new(),
             disturbed: true,
@@ -166,6 +168,7 @@ impl Watch {
             let neighbors = dump::neighbors(&self.handle).await?;
             self.host.neighbors.clear();
             self.managed.clear();
+            self.ours.clear();
             self.stale.clear();
             for neighbor in neighbors {
                 self.learn(neighbor);
@@ -183,6 +186,11 @@ impl Watch {
     /// Neighbours the kernel was asked to keep fresh by itself (`NTF_EXT_MANAGED`).
     pub fn managed(&self) -> &BTreeSet<(u32, Ipv4Addr)> {
         &self.managed
+    }
+
+    /// Of these, the ones that we asked it for, this agent or one before.
+    pub fn ours(&self) -> &BTreeSet<(u32, Ipv4Addr)> {
+        &self.ours
     }
 
     /// Neighbours that went stale since the last call; what they resolve to is still used.
@@ -223,6 +231,11 @@ impl Watch {
         let key = (neighbor.ifindex, neighbor.addr);
         let was_managed =
             if neighbor.managed { !self.managed.insert(key) } else { self.managed.remove(&key) };
+        if neighbor.ours {
+            self.ours.insert(key);
+        } else {
+            self.ours.remove(&key);
+        }
         let lost_management = was_managed && !neighbor.managed;
         let went_stale = neighbor.stale && self.interest.contains(&neighbor.ifindex);
         if went_stale {

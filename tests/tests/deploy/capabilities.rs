@@ -10,7 +10,7 @@ use gateway_tests::scene::{EIP1, NODES, agent, eventually, reaches};
 use crate::cluster::{ACCOUNTS, Deployed, NAMESPACE};
 
 /// Root with the container's capabilities, and no way to get more.
-fn start(deployed: &Deployed, node: &str) -> Result<Job> {
+pub(crate) fn start(deployed: &Deployed, node: &str) -> Result<Job> {
     let name = if node == "gw1" { ACCOUNTS[0] } else { ACCOUNTS[1] };
     let account = User::ServiceAccount { namespace: NAMESPACE, name };
     let kubeconfig = deployed.cluster.kubeconfig(account)?.display().to_string();

@@ -10,3 +10,4 @@ mod image;
 mod manifests;
 mod narrowed;
 mod permissions;
+mod uninstall;

@@ -74,9 +74,14 @@ fn tc_alone_on_a_nic_without_native_xdp() -> Result<()> {
 #[test]
 fn tc_alone_where_another_xdp_program_sits() -> Result<()> {
     let lab = scene("g2-", 9000)?;
-    let _foreign = replug(&lab, "enp8s0", || occupy(&lab, "enp8s0"))?;
+    let foreign = replug(&lab, "enp8s0", || occupy(&lab, "enp8s0"))?;
     works(&lab)?;
-    says_so(&lab, "enp8s0")
+    says_so(&lab, "enp8s0")?;
+    // Once the other one has gone, XDP is tried again.
+    drop(foreign);
+    let pin = lab.pin_dir("gw1").join("link_xdp_external");
+    eventually(Duration::from_secs(35), "native XDP at last", || Ok(pin.exists()))?;
+    works(&lab)
 }
 
 /// Attaches a program of its own (ours, with empty tables: it passes everything) to a NIC of the gateway.

@@ -82,14 +82,19 @@ fn teardown_leaves_nothing_and_start_brings_all_back() -> Result<()> {
         lab.kill_agent(node, Signal::SIGTERM)?;
     }
     reaches(&lab, "client", EIP1, 2).context("an agent that ends leaves the data path")?;
+    let managed = lab.read("gw1", &["ip", "neigh"])?;
+    ensure!(managed.contains("managed"), "the kernel keeps the nodes' neighbours fresh: {managed}");
     for node in NODES {
         for _twice in 0..2 {
             lab.read(node, &[&agent, "teardown"])?;
         }
         let rules = lab.read(node, &["ip", "rule"])?;
-        ensure!(!rules.contains("6081"), "{node}: {rules}");
+        ensure!(!rules.contains("608"), "{node}: {rules}");
         let routes = lab.read(node, &["ip", "route", "show", "table", "all"])?;
-        ensure!(!routes.contains("table 6081"), "{node}: {routes}");
+        ensure!(!routes.contains("table 608"), "{node}: {routes}");
+        let neighbors = lab.read(node, &["ip", "neigh"])?;
+        ensure!(!neighbors.contains("managed"), "{node}: the kernel keeps neighbours fresh: {neighbors}");
+        ensure!(!lab.status_dir(node).exists(), "{node}: its status is gone");
         ensure!(
             !lab.read(node, &["nft", "list", "tables"])?.contains("eip"),
             "{node}: our nftables table is gone"
@@ -106,4 +111,34 @@ fn teardown_leaves_nothing_and_start_brings_all_back() -> Result<()> {
         lab.start_agent(node)?;
     }
     eventually(Duration::from_secs(2), "the EIP is back", || Ok(reaches(&lab, "client", EIP1, 1).is_ok()))
+}
+
+#[test]
+fn teardown_beside_an_agent_is_refused_and_undone_when_forced() -> Result<()> {
+    let lab = scene("r4-", 9000)?;
+    let agent = lab.config().agent_binary.clone().context("a scene has an agent")?;
+    let agent = agent.to_str().context("a UTF-8 path")?;
+    for node in NODES {
+        let pid = lab.agent_pid(node).context("it runs")?;
+        let refused = lab.exec(node, &[agent, "teardown"])?;
+        let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+        ensure!(!refused.status.success() && said.contains(&format!("of node {node}, pid {pid}")), "{said}");
+        ensure!(said.contains("--force"), "the remedy: {said}");
+    }
+    reaches(&lab, "client", EIP1, 3)?;
+    for node in NODES {
+        lab.read(node, &[agent, "teardown", "--force"])?;
+    }
+    // Some of it at once, since the kernel tells of links and rules; the rest when the agents look.
+    for node in NODES {
+        eventually(Duration::from_secs(15), &format!("{node} makes all anew, and says so"), || {
+            Ok(lab.agent_log(node)?.contains("somebody removed what this agent had made")
+                && lab.read(node, &["nft", "list", "tables"])?.contains("eip_gateway")
+                && lab.pin_dir(node).join("eips").exists())
+        })?;
+    }
+    eventually(Duration::from_secs(5), "the EIP is back", || {
+        Ok(reaches(&lab, "client", EIP1, 1).is_ok() && reaches(&lab, "pod1a", "203.0.113.10", 1).is_ok())
+    })?;
+    Ok(())
 }

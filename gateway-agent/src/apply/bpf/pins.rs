@@ -66,6 +66,11 @@ pub fn remove_maps(pin: &Path) -> Result<usize, BpfError> {
     Ok(removed)
 }
 
+/// Whether all tables are pinned.
+pub fn are_pinned(pin: &Path) -> bool {
+    name::ALL.iter().all(|map| pin.join(map).exists())
+}
+
 /// Removes a pin. Returns whether there was one.
 ///
 /// # Errors

@@ -35,7 +35,9 @@ fn throws() -> BTreeSet<Route> {
         "10.244.3.0/24",
     ]
     .map(|text| Route::Throw(prefix(text)))
-    .into()
+    .into_iter()
+    .chain([Route::Unreachable])
+    .collect()
 }
 
 fn default_route(ifindex: u32, via: Ipv4Addr, mtu: u32) -> Route {
@@ -83,8 +85,8 @@ fn a_worker_holds_its_own_pods_and_the_way_to_the_gateway() {
         ..Datapath::default()
     };
     assert_eq!(*datapath, expected);
-    let thrown: BTreeSet<_> = datapath.internal.iter().copied().map(Route::Throw).collect();
-    assert_eq!(thrown, throws());
+    let thrown = datapath.internal.iter().copied().map(Route::Throw);
+    assert_eq!(thrown.chain([Route::Unreachable]).collect::<BTreeSet<_>>(), throws());
 }
 
 #[test]

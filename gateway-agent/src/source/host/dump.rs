@@ -59,7 +59,7 @@ pub async fn links(handle: &Handle) -> Result<BTreeMap<String, Link>, HostError>
 ///
 /// # Errors
 /// [`HostError::Dump`].
-pub(super) async fn neighbors(handle: &Handle) -> Result<Vec<Neighbor>, HostError> {
+pub async fn neighbors(handle: &Handle) -> Result<Vec<Neighbor>, HostError> {
     handle
         .neighbours()
         .get()

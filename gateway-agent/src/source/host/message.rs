@@ -11,6 +11,7 @@ use netlink_packet_route::neighbour::{
 };
 use netlink_packet_route::route::{RouteAddress, RouteAttribute, RouteMessage, RouteType};
 
+use crate::desired::NEIGHBOR_PROTOCOL;
 use crate::snapshot::{Link, RouteTo, Takes};
 
 /// An IPv4 neighbour.
@@ -24,6 +25,8 @@ pub struct Neighbor {
     pub mac: Option<Mac>,
     /// The kernel keeps it fresh by itself.
     pub managed: bool,
+    /// It does so for us.
+    pub ours: bool,
     /// Not confirmed for a while.
     pub stale: bool,
 }
@@ -32,13 +35,13 @@ impl Neighbor {
     /// The same neighbour after its removal.
     #[must_use]
     pub fn without_mac(self) -> Self {
-        Self { mac: None, managed: false, stale: false, ..self }
+        Self { mac: None, managed: false, ours: false, stale: false, ..self }
     }
 }
 
 /// The IPv4 neighbour of a message; `None` for other families.
 pub fn neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
-    let (mut addr, mut lladdr, mut managed) = (None, None, false);
+    let (mut addr, mut lladdr, mut managed, mut ours) = (None, None, false, false);
     for attribute in &message.attributes {
         if let NeighbourAttribute::Destination(NeighbourAddress::Inet(inet)) = attribute {
             addr = Some(*inet);
@@ -46,6 +49,8 @@ pub fn neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
             lladdr = mac(bytes);
         } else if let NeighbourAttribute::ExtFlags(flags) = attribute {
             managed = flags.contains(NeighbourExtFlags::Managed);
+        } else if let NeighbourAttribute::Protocol(protocol) = attribute {
+            ours = u8::from(*protocol) == NEIGHBOR_PROTOCOL;
         }
     }
     let state = message.header.state;
@@ -63,6 +68,7 @@ pub fn neighbor(message: &NeighbourMessage) -> Option<Neighbor> {
         addr: addr?,
         mac: lladdr.filter(|_| usable),
         managed,
+        ours: ours && managed,
         stale: state == NeighbourState::Stale,
     })
 }
