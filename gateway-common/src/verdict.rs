@@ -101,6 +101,7 @@ verdicts! {
     DropMartian, Drop, "drop_martian", "Source or destination that no router forwards: multicast, broadcast, loopback, network 0, reserved (RFC 1812).";
     DropTooBig, Drop, "drop_too_big", "Too long for the next hop, and not to be answered.";
     DropInsideSource, Drop, "drop_inside_source", "In the name of somebody inside (a pod, a node, a Service, an EIP), where only those outside speak.";
+    DropInwards, Drop, "drop_inwards", "From outside, to the router port's MAC, for an address that is inside: it is reached by its EIP, or not at all.";
     DropForgedTunnel, Drop, "drop_forged_tunnel", "To a node's tunnel port, and not from this node's own tunnel: a pod that speaks as its node.";
     DropNoExternal, Drop, "drop_no_external", "From an EIP pod to the external network, on which this gateway is not.";
     DropIpOption, Drop, "drop_ip_option", "An IPv4 option that shows or chooses the way through the cluster: record route, timestamp, source routes (RFC 7126).";

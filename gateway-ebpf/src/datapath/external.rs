@@ -79,6 +79,11 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
         None if destination == config.nic_ip => icmp::echo(frame, config, &packet),
+        // The kernel would route it inwards.
+        None if inside::may_be(config, u32::from_ne_bytes(destination)) => {
+            inside::refuse_inwards(env, destination)?;
+            Err(Outcome::pass(Verdict::PassNotForUs))
+        }
         None => Err(Outcome::pass(Verdict::PassNotForUs)),
     }
 }

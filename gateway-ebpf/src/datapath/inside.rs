@@ -29,13 +29,25 @@ pub(super) fn refuse_outside<E: Env>(env: &E, source: [u8; 4]) -> Step<()> {
     }
 }
 
-/// Whether the source, in memory order, may be one that [`refuse`] refuses. Without a look-up, for the fast path.
+/// Refuses what comes from outside for an address that is inside: it is reached by its EIP, or not at all.
+///
+/// # Errors
+/// It is to be dropped.
 #[inline(always)]
-pub(super) fn may_be(config: &Config, source: u32) -> bool {
+pub(super) fn refuse_inwards<E: Env>(env: &E, destination: [u8; 4]) -> Step<()> {
+    match refuse(env, destination) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(Outcome::drop(Verdict::DropInwards)),
+    }
+}
+
+/// Whether the address, in memory order, may be one that [`refuse`] refuses. Without a look-up, for the fast path.
+#[inline(always)]
+pub(super) fn may_be(config: &Config, addr: u32) -> bool {
     let mut found = false;
     for at in 0..INSIDE_RANGES {
         let (network, netmask) = (config.inside_networks[at], config.inside_netmasks[at]);
-        found |= source & u32::from_ne_bytes(netmask) == u32::from_ne_bytes(network);
+        found |= addr & u32::from_ne_bytes(netmask) == u32::from_ne_bytes(network);
     }
     found
 }

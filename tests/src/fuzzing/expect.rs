@@ -95,7 +95,7 @@ fn belongs(verdict: Verdict, hook: Hook) -> bool {
             let answers = matches!(verdict, ArpReply | EchoReply | TimeExceeded | DropExpired);
             let sends = matches!(verdict, ToWorker | ToLocalPod);
             let passes = matches!(verdict, PassNotIpv4 | PassNotForUs | PassNicIp | PassArpConflict);
-            let is_forged = verdict == DropInsideSource;
+            let is_forged = matches!(verdict, DropInsideSource | DropInwards);
             is_refused || is_too_long || has_no_hop || answers || sends || passes || is_forged
         }
         Hook::Underlay => {
@@ -191,8 +191,12 @@ fn trusted(verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Resul
     let is_ipv4 = frame.get(12..14) == Some(&[8, 0]);
     let Some(packet) = leaving::arrived(hook, frame).filter(|_| is_ipv4) else { return Ok(()) };
     let source = packet.header.source();
-    let is_inside = tables.internal.iter().any(|prefix| prefix.contains(source.into()))
-        || tables.pods.contains_key(&PodKey { pod_ip: source })
+    let is_pod_or_internal = |addr: [u8; 4]| {
+        tables.internal.iter().any(|prefix| prefix.contains(addr.into()))
+            || tables.pods.contains_key(&PodKey { pod_ip: addr })
+    };
+    let to_us = frame.get(..6) == Some(&tables.config.nic_mac[..]);
+    let is_inside = is_pod_or_internal(source)
         || (hook == Hook::External && tables.eips.contains_key(&EipKey { eip: source }));
     let is_from_pod = tables.pods.get(&PodKey { pod_ip: source }).is_some_and(|pod| pod.vtep == [0; 4]);
     let is_from_host = hook == Hook::RouterPortEgress && verdict == ToEip && !is_from_pod;
@@ -201,6 +205,8 @@ fn trusted(verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Resul
     let is_taken = matches!(verdict.class(), Class::Forward | Class::Answer) || verdict == PassNicIp;
     ensure!(!(is_from_outside && is_taken && is_inside), "{source:?} is inside");
     ensure!(verdict != DropInsideSource || is_inside, "{source:?} is not inside");
+    let inwards = is_pod_or_internal(packet.header.destination());
+    ensure!(!(hook == Hook::External && verdict == PassNotForUs && inwards && to_us), "it goes inwards");
     if hook == Hook::UnderlayEgress && tables.arrived_on == POD_PORT {
         let to_node = tables.vteps.contains_key(&VtepKey { vtep: packet.header.destination() });
         let to_tunnel = packet.udp_port() == Some(tables.config.geneve_port) && to_node;

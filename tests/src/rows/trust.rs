@@ -19,7 +19,8 @@ use crate::packet::{geneve, ip, ipv4_frame};
 
 /// The rows.
 pub fn rows() -> Vec<Row> {
-    [outsiders(), insiders(), delivered(), tunnel_ports(), reports(), without_external_side()].concat()
+    [outsiders(), inwards(), insiders(), delivered(), tunnel_ports(), reports(), without_external_side()]
+        .concat()
 }
 
 /// Everybody who is inside.
@@ -82,6 +83,21 @@ fn outsiders() -> Vec<Row> {
             Verdict::DropInsideSource,
         ));
     }
+    rows
+}
+
+/// To the router port's MAC for an address that is inside: the kernel would route it there.
+fn inwards() -> Vec<Row> {
+    let each = |(who, to): (&str, [u8; 4])| {
+        let frame = from_client(&ip(CLIENT, to).udp(4_000, 53, b"as long as the fast path wants it"));
+        dropped(format!("from outside to {who}"), Hook::External, gateway(), frame, Verdict::DropInwards)
+    };
+    let mut rows: Vec<_> = INSIDE.into_iter().filter(|(_, to)| *to != EIP2).map(each).collect();
+    rows.extend(OUTSIDERS.map(|(who, to)| {
+        let frame = from_client(&ip(CLIENT, to).udp(4_000, 53, b"as long as the fast path wants it"));
+        let name = named(format!("from outside to {who}: the kernel's"));
+        Row::pass(name, Hook::External, gateway(), frame, Verdict::PassNotForUs)
+    }));
     rows
 }
 
