@@ -168,14 +168,17 @@ fn untouched(verdict: Verdict, hook: Hook, before: &[u8], after: &[u8]) -> Resul
 /// What is done so often in a second is done while its budget lasts, and refused for that reason nowhere else.
 fn limited(verdict: Verdict, exit: Exit, tables: &Tables) -> Result<()> {
     let is_spent = |what: Limited| tables.budgets[what.row() as usize].spent_until_ns == u64::MAX;
-    let takes: &[Limited] = match verdict {
-        Verdict::TimeExceeded => &[Limited::TimeExceeded],
-        Verdict::FragmentationNeeded => &[Limited::FragmentationNeeded],
-        Verdict::Fragmented => &[Limited::Fragments],
-        // On the worker the kernel's own error goes where its route is.
-        _ if exit.action == Action::RedirectNeighbor && verdict != Verdict::ToGateway => &[Limited::NextHops],
-        _ => &[],
-    };
+    // On the worker the kernel's own error goes where its route is.
+    let asks = exit.action == Action::RedirectNeighbor && verdict != Verdict::ToGateway;
+    let takes: Vec<Limited> = [
+        (verdict == Verdict::TimeExceeded, Limited::TimeExceeded),
+        (verdict == Verdict::FragmentationNeeded, Limited::FragmentationNeeded),
+        (verdict == Verdict::Fragmented, Limited::Fragments),
+        (asks, Limited::NextHops),
+    ]
+    .into_iter()
+    .filter_map(|(takes, what)| takes.then_some(what))
+    .collect();
     ensure!(!takes.iter().any(|what| is_spent(*what)), "{takes:?} is spent");
     let any_spent = |whats: [Limited; 2]| whats.into_iter().any(is_spent);
     let errors = [Limited::TimeExceeded, Limited::FragmentationNeeded];
