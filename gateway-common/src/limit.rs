@@ -4,10 +4,48 @@
 //! A token bucket by the generic cell rate algorithm (ITU-T I.371): each time costs its part of a second, and the costs
 //! may run ahead of the clock by one second.
 
-use crate::tables::Budget;
+use crate::tables::{Budget, Config};
 
 /// Nanoseconds in a second: as far as costs may run ahead.
 const SECOND: u64 = 1_000_000_000;
+
+/// What a CPU does so many times a second at most, each with a budget of its own: a flood of one kind leaves the others theirs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Limited {
+    /// ICMP errors: time exceeded.
+    TimeExceeded,
+    /// ICMP errors: fragmentation needed.
+    FragmentationNeeded,
+    /// Copies of packets that become their fragments.
+    Fragments,
+    /// Packets for the kernel to find a next hop for, and to learn a changed MAC from.
+    NextHops,
+}
+
+impl Limited {
+    /// All of them, in the order of their rows.
+    pub const ALL: [Self; 4] =
+        [Self::TimeExceeded, Self::FragmentationNeeded, Self::Fragments, Self::NextHops];
+
+    /// The row in the `budgets` table.
+    #[inline(always)]
+    pub const fn row(self) -> u32 {
+        self as u32
+    }
+
+    /// How often in a second at most, by `config`; 0 for no limit.
+    #[inline(always)]
+    pub const fn per_second(self, config: &Config) -> u32 {
+        match self {
+            Self::TimeExceeded | Self::FragmentationNeeded => config.errors_per_second,
+            Self::Fragments | Self::NextHops => config.slow_path_per_second,
+        }
+    }
+}
+
+/// Rows of the `budgets` table.
+pub const BUDGET_ROWS: u32 = Limited::ALL.len() as u32;
 
 impl Budget {
     /// Takes `count` of `per_second` at `now_ns` by a clock that never goes back; 0 is no limit. Whether there were so many:

@@ -53,7 +53,7 @@ pub mod name {
     pub const EIP_COUNTERS: &str = "eip_counters";
     /// [`crate::verdict::Verdict::row`] → [`super::VerdictCounter`], per-CPU array.
     pub const VERDICTS: &str = "verdicts";
-    /// [`super::Limited::row`] → [`super::Budget`], per-CPU array.
+    /// [`crate::limit::Limited::row`] → [`super::Budget`], per-CPU array.
     pub const BUDGETS: &str = "budgets";
     /// An interface's index → the interface (the kernel's `bpf_devmap_val`), devmap hash: those that XDP sends by.
     pub const TX_PORTS: &str = "tx_ports";
@@ -367,44 +367,6 @@ impl EipCounter {
         })
     }
 }
-
-/// What a CPU does so many times a second at most, each with a budget of its own: a flood of one kind leaves the others theirs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(u32)]
-pub enum Limited {
-    /// ICMP errors: time exceeded.
-    TimeExceeded,
-    /// ICMP errors: fragmentation needed.
-    FragmentationNeeded,
-    /// Copies of packets that become their fragments.
-    Fragments,
-    /// Packets for the kernel to find a next hop for, and to learn a changed MAC from.
-    NextHops,
-}
-
-impl Limited {
-    /// All of them, in the order of their rows.
-    pub const ALL: [Self; 4] =
-        [Self::TimeExceeded, Self::FragmentationNeeded, Self::Fragments, Self::NextHops];
-
-    /// The row in the `budgets` table.
-    #[inline(always)]
-    pub const fn row(self) -> u32 {
-        self as u32
-    }
-
-    /// How often in a second at most, by `config`; 0 for no limit.
-    #[inline(always)]
-    pub const fn per_second(self, config: &Config) -> u32 {
-        match self {
-            Self::TimeExceeded | Self::FragmentationNeeded => config.errors_per_second,
-            Self::Fragments | Self::NextHops => config.slow_path_per_second,
-        }
-    }
-}
-
-/// Rows of the `budgets` table.
-pub const BUDGET_ROWS: u32 = Limited::ALL.len() as u32;
 
 /// Rows of the `verdicts` table.
 pub const VERDICT_ROWS: u32 = Verdict::COUNT as u32;

@@ -8,10 +8,11 @@ use aya_ebpf::btf_maps::lpm_trie::{Key, LpmTrie};
 use aya_ebpf::btf_maps::{Array, DevMapHash, HashMap, PerCpuArray};
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_jiffies64, bpf_ktime_get_coarse_ns};
 use aya_ebpf::macros::btf_map;
+use gateway_common::limit::{BUDGET_ROWS, Limited};
 use gateway_common::tables::{
-    BUDGET_ROWS, Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey,
-    Internal, Limited, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey,
-    Pod, PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
+    Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal,
+    MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
+    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Direction, Env};

@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use gateway_common::ABI_VERSION;
 use gateway_common::addr::{Mac, Prefix};
 use gateway_common::direct::{Direct, Sources};
+use gateway_common::limit::Limited;
 use gateway_common::tables::{
     Budget, CONFIG_OWNER, CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY,
-    CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, Eip, EipKey, Limited, Neighbor,
-    NeighborKey, Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
+    CONFIG_XDP_TO_EXTERNAL, CONFIG_XDP_TO_UNDERLAY, Config, DIRECT_ROWS, Eip, EipKey, Neighbor, NeighborKey,
+    Pod, PodKey, VTEP_GATEWAY, Vtep, VtepKey,
 };
 
 /// The client on the external network, also the physical gateway.

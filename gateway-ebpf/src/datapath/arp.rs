@@ -1,7 +1,8 @@
 //! ARP requests for the addresses this gateway owns (RFC 826).
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{Config, Limited};
+use gateway_common::limit::Limited;
+use gateway_common::tables::Config;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{arp, eth};
 

@@ -9,7 +9,8 @@
 use core::hint::black_box;
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{Config, Limited};
+use gateway_common::limit::Limited;
+use gateway_common::tables::Config;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{eth, ipv4};
 

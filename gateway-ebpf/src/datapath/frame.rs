@@ -1,8 +1,7 @@
 //! What the datapath needs of the world: the bytes of one frame, and the tables.
 
-use gateway_common::tables::{
-    Config, DirectEip, DirectNeighbor, DirectPod, Eip, Limited, Neighbor, Pod, Vtep,
-};
+use gateway_common::limit::Limited;
+use gateway_common::tables::{Config, DirectEip, DirectNeighbor, DirectPod, Eip, Neighbor, Pod, Vtep};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::{geneve, icmp, ipv4};
 

@@ -1,7 +1,8 @@
 //! ICMP that the gateway sends of its own: echo replies for the router port, and a router's errors.
 
 use gateway_common::csum::{self, Sum};
-use gateway_common::tables::{Config, Limited};
+use gateway_common::limit::Limited;
+use gateway_common::tables::Config;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::icmp::{self, RouterError};
 use gateway_common::wire::{eth, ipv4};

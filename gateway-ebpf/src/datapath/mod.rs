@@ -23,9 +23,10 @@ mod underlay;
 mod zeroed;
 
 use gateway_common::ABI_VERSION;
+use gateway_common::limit::Limited;
 use gateway_common::tables::{
     CONFIG_XDP_PIECES_TO_EXTERNAL, CONFIG_XDP_PIECES_TO_UNDERLAY, CONFIG_XDP_TO_EXTERNAL,
-    CONFIG_XDP_TO_UNDERLAY, Config, Limited,
+    CONFIG_XDP_TO_UNDERLAY, Config,
 };
 use gateway_common::verdict::Verdict;
 

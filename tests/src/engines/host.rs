@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use gateway_common::csum;
 use gateway_common::direct::Direct;
+use gateway_common::limit::Limited;
 use gateway_common::tables::{
-    Budget, Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Limited, Neighbor,
-    NeighborKey, Pod, PodKey, VerdictCounter, Vtep, VtepKey,
+    Budget, Config, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Neighbor, NeighborKey,
+    Pod, PodKey, VerdictCounter, Vtep, VtepKey,
 };
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{self, Direction, Env, Frame, Hook, L4Change, Outcome, Room, Way};

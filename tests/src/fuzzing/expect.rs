@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context, Result, ensure};
-use gateway_common::tables::{EipKey, Limited, PodKey, VerdictCounter, VtepKey};
+use gateway_common::limit::Limited;
+use gateway_common::tables::{EipKey, PodKey, VerdictCounter, VtepKey};
 use gateway_common::verdict::{Class, Verdict};
 use gateway_ebpf::datapath::{Action, Exit, Hook};
 

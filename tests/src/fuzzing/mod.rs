@@ -13,7 +13,8 @@ mod translation;
 use std::sync::LazyLock;
 
 use arbitrary::Unstructured;
-use gateway_common::tables::{CONFIG_XDP_TO_EXTERNAL, Limited};
+use gateway_common::limit::Limited;
+use gateway_common::tables::CONFIG_XDP_TO_EXTERNAL;
 use gateway_ebpf::datapath::Hook;
 
 use crate::fixture::{

@@ -2,7 +2,7 @@
 
 use etherparse::EtherType;
 use gateway_common::addr::Mac;
-use gateway_common::tables::Limited;
+use gateway_common::limit::Limited;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::arp;
 use gateway_ebpf::datapath::{Exit, Hook};

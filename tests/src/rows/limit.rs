@@ -3,7 +3,7 @@
 use etherparse::Icmpv4Type;
 use etherparse::icmpv4::{DestUnreachableHeader, TimeExceededCode};
 use gateway_common::addr::Mac;
-use gateway_common::tables::Limited;
+use gateway_common::limit::Limited;
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 

@@ -11,9 +11,9 @@ use super::external::{from_client, to_worker1};
 use super::underlay::from_worker1;
 use super::{Row, named, redirect};
 use crate::fixture::{
-    CLIENT, CLIENT_MAC, EIP0, EIP1, EIP2, GATEWAY, GATEWAY_MAC, NIC_IP, NIC_MAC, OUTSIDE, POD0, POD1, POD2,
-    SLOT1, SLOT2, STANDBY, STANDBY_MAC, Tables, UNDERLAY, WORKER1, WORKER1_MAC, WORKER2, WORKER2_MAC,
-    gateway, gateway_without_external_side, standby_gateway, worker1,
+    CLIENT, CLIENT_MAC, EIP0, EIP1, EIP2, EXTERNAL, GATEWAY, GATEWAY_MAC, NIC_IP, NIC_MAC, OUTSIDE, POD0,
+    POD1, POD2, SLOT1, SLOT2, STANDBY, STANDBY_MAC, Tables, UNDERLAY, VNI, WORKER1, WORKER1_MAC, WORKER2,
+    WORKER2_MAC, gateway, gateway_without_external_side, standby_gateway, worker1,
 };
 use crate::packet::{geneve, ip, ipv4_frame};
 
@@ -137,16 +137,15 @@ fn delivered() -> Vec<Row> {
     inside.chain(outside.into_iter().chain(OUTSIDERS).map(pass)).collect()
 }
 
+/// A datagram that a pod's socket sends to a node's tunnel port.
+fn forged(source: [u8; 4], node: [u8; 4]) -> Vec<u8> {
+    let inner = ipv4_frame(Mac::TUNNEL_WORKER, Mac::TUNNEL_GATEWAY, &ip(POD1, CLIENT).udp(4, 5, b"forged"));
+    let [_, v0, v1, v2] = VNI.to_be_bytes();
+    ip(source, node).udp(5_000, 6_081, &[&[0, 0, 0x65, 0x58, v0, v1, v2, 0], &inner[..]].concat())
+}
+
 /// A pod's datagram to a node's tunnel port, masqueraded to its node's address or not.
 fn tunnel_ports() -> Vec<Row> {
-    let forged = |source, node| {
-        let mut datagram = ip(source, node);
-        datagram.dont_fragment = false;
-        let inner =
-            ipv4_frame(Mac::TUNNEL_WORKER, Mac::TUNNEL_GATEWAY, &ip(POD1, CLIENT).udp(4, 5, b"forged"));
-        let [_, v0, v1, v2] = crate::fixture::VNI.to_be_bytes();
-        datagram.udp(5_000, 6_081, &[&[0, 0, 0x65, 0x58, v0, v1, v2, 0], &inner[..]].concat())
-    };
     let routed = |packet: &[u8]| ipv4_frame(WORKER1_MAC, GATEWAY_MAC, packet);
     let drop = |name, tables: Tables, packet: &[u8]| {
         let frame = routed(packet);
@@ -184,7 +183,7 @@ fn tunnel_ports() -> Vec<Row> {
         pass("the node's own tunnel", worker1(), &forged(WORKER1, GATEWAY), Verdict::PassNotPod),
         pass(
             "from another NIC of the gateway: its own tunnel",
-            Tables { arrived_on: crate::fixture::EXTERNAL, ..gateway() },
+            Tables { arrived_on: EXTERNAL, ..gateway() },
             &forged(GATEWAY, WORKER1),
             Verdict::PassNotPod,
         ),

@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use aya::maps::{Array, Map, MapData, MapInfo};
 use aya_obj::generated::bpf_devmap_val;
 use gateway_common::ABI_VERSION;
+use gateway_common::limit::BUDGET_ROWS;
 use gateway_common::tables::{
-    BUDGET_ROWS, Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey,
-    Internal, MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod,
-    PodKey, VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
+    Budget, Config, DIRECT_ROWS, DirectEip, DirectNeighbor, DirectPod, Eip, EipCounter, EipKey, Internal,
+    MAX_EIPS, MAX_INTERNAL, MAX_NEIGHBORS, MAX_TX_PORTS, MAX_VTEPS, Neighbor, NeighborKey, Pod, PodKey,
+    VERDICT_ROWS, VerdictCounter, Vtep, VtepKey, counter_row, name,
 };
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
