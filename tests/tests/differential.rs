@@ -138,7 +138,7 @@ fn reachable(kind: Kind) -> impl Iterator<Item = Verdict> {
             DropForgedTunnel,
             DropSlowPathLimit,
         ],
-        Kind::Tc => &[DropNoRoom, PassUnresolved, PassToTwin],
+        Kind::Tc => &[DropNoRoom, PassUnresolved, PassToTwin, DropInwards],
     };
     Verdict::ALL.iter().copied().filter(|verdict| !never.contains(verdict))
 }

@@ -79,8 +79,8 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
         Some(eip) if eip.vtep == [0; 4] => to_local_pod(frame, env, packet, eip),
         Some(eip) => to_worker(frame, env, config, packet, eip),
         None if destination == config.nic_ip => icmp::echo(frame, config, &packet),
-        // The kernel would route it inwards.
-        None if inside::may_be(config, u32::from_ne_bytes(destination)) => {
+        // The kernel would route it inwards. TC cannot tell: it sees what XDP has translated, too.
+        None if !F::KERNEL_RESOLVES && inside::may_be(config, u32::from_ne_bytes(destination)) => {
             inside::refuse_inwards(env, destination)?;
             Err(Outcome::pass(Verdict::PassNotForUs))
         }

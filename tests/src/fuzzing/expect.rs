@@ -25,7 +25,12 @@ fn outcomes(hook: Hook, tables: &Tables, frame: &[u8]) -> Result<()> {
     if matches!(hook, Hook::External | Hook::Underlay) {
         let xdp = checked(Kind::Xdp, hook, tables, frame)?;
         let verdict = verdict(&xdp, frame)?;
-        ensure!(left_to_twin(verdict) || xdp == tc, "as XDP {}\nas TC {}", shown(&xdp), shown(&tc));
+        ensure!(
+            left_to_twin(verdict) || verdict == Verdict::DropInwards || xdp == tc,
+            "as XDP {}\nas TC {}",
+            shown(&xdp),
+            shown(&tc)
+        );
     }
     Ok(())
 }
@@ -62,7 +67,7 @@ fn outcome(kind: Kind, hook: Hook, tables: &Tables, frame: &[u8], seen: &Seen) -
     untouched(verdict, hook, frame, &seen.frame)?;
     counted(verdict, tables, seen)?;
     limited(verdict, exit, tables)?;
-    trusted(verdict, hook, tables, frame)?;
+    trusted(kind, verdict, hook, tables, frame)?;
     leaving::check(verdict, exit, hook, tables, frame, &seen.frame)?;
     translation::check(verdict, exit, hook, tables, frame, &seen.frame)
 }
@@ -190,7 +195,7 @@ fn limited(verdict: Verdict, exit: Exit, tables: &Tables) -> Result<()> {
 }
 
 /// Who speaks is not somebody inside, where it came from outside, and no pod speaks as its node.
-fn trusted(verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<()> {
+fn trusted(kind: Kind, verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Result<()> {
     use Verdict::*;
     let is_ipv4 = frame.get(12..14) == Some(&[8, 0]);
     let Some(packet) = leaving::arrived(hook, frame).filter(|_| is_ipv4) else { return Ok(()) };
@@ -210,7 +215,8 @@ fn trusted(verdict: Verdict, hook: Hook, tables: &Tables, frame: &[u8]) -> Resul
     ensure!(!(is_from_outside && is_taken && is_inside), "{source:?} is inside");
     ensure!(verdict != DropInsideSource || is_inside, "{source:?} is not inside");
     let inwards = is_pod_or_internal(packet.header.destination());
-    ensure!(!(hook == Hook::External && verdict == PassNotForUs && inwards && to_us), "it goes inwards");
+    let is_let_in = kind == Kind::Xdp && hook == Hook::External && verdict == PassNotForUs;
+    ensure!(!(is_let_in && inwards && to_us), "it goes inwards");
     if hook == Hook::UnderlayEgress && tables.arrived_on == POD_PORT {
         let to_node = tables.vteps.contains_key(&VtepKey { vtep: packet.header.destination() });
         let to_tunnel = packet.udp_port() == Some(tables.config.geneve_port) && to_node;

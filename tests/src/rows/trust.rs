@@ -10,6 +10,7 @@ use gateway_ebpf::datapath::{Exit, Hook};
 use super::external::{from_client, to_worker1};
 use super::underlay::from_worker1;
 use super::{Row, named, redirect};
+use crate::engines::Kind;
 use crate::fixture::{
     CLIENT, CLIENT_MAC, EIP0, EIP1, EIP2, EXTERNAL, GATEWAY, GATEWAY_MAC, NIC_IP, NIC_MAC, OUTSIDE, POD0,
     POD1, POD2, SLOT1, SLOT2, STANDBY, STANDBY_MAC, Tables, UNDERLAY, VNI, WORKER1, WORKER1_MAC, WORKER2,
@@ -86,13 +87,17 @@ fn outsiders() -> Vec<Row> {
     rows
 }
 
-/// To the router port's MAC for an address that is inside: the kernel would route it there.
+/// To the router port's MAC for an address that is inside: the kernel would route it there. TC sees what XDP has translated
+/// for a pod of the gateway, and leaves such packets to nftables.
 fn inwards() -> Vec<Row> {
     let each = |(who, to): (&str, [u8; 4])| {
         let frame = from_client(&ip(CLIENT, to).udp(4_000, 53, b"as long as the fast path wants it"));
-        dropped(format!("from outside to {who}"), Hook::External, gateway(), frame, Verdict::DropInwards)
+        let (hook, name) = (Hook::External, format!("from outside to {who}"));
+        let twin = Row::pass(named(name.clone()), hook, gateway(), frame.clone(), Verdict::PassNotForUs);
+        let drop = dropped(name, hook, gateway(), frame, Verdict::DropInwards);
+        [drop.only(Kind::Xdp), twin.only(Kind::Tc)]
     };
-    let mut rows: Vec<_> = INSIDE.into_iter().filter(|(_, to)| *to != EIP2).map(each).collect();
+    let mut rows: Vec<_> = INSIDE.into_iter().filter(|(_, to)| *to != EIP2).flat_map(each).collect();
     rows.extend(OUTSIDERS.map(|(who, to)| {
         let frame = from_client(&ip(CLIENT, to).udp(4_000, 53, b"as long as the fast path wants it"));
         let name = named(format!("from outside to {who}: the kernel's"));
