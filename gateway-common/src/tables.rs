@@ -298,6 +298,8 @@ pub const CONFIG_KEEP_MSS: u32 = 8;
 pub const CONFIG_ALL_EIPS_DIRECT: u32 = 64;
 /// `Config::flags`: every EIP pod is in `direct_pods`: an address that is not, is none of one.
 pub const CONFIG_ALL_PODS_DIRECT: u32 = 128;
+/// `Config::flags`: what comes from outside for an address that is inside is the kernel's to route (`nic-ip-open`).
+pub const CONFIG_OPEN: u32 = 256;
 
 /// Row of an address in a direct table: its low bits. Where two want one row, the fast path knows the lower address only;
 /// the other's packets go by `eips`, `pods` and `neighbors`. Addresses of one /16 never meet.

@@ -50,10 +50,12 @@ pub(crate) fn underlay_side(round: &Round<'_>, datapath: &mut Datapath) {
     let Round { config, underlay: (nic, link), .. } = *round;
     let external = config.external_gateway;
     let to_underlay = link.takes.flags(tables::CONFIG_XDP_TO_UNDERLAY, tables::CONFIG_XDP_PIECES_TO_UNDERLAY);
-    let keep_mss = if config.mss_clamp { 0 } else { tables::CONFIG_KEEP_MSS };
+    let flag = |is_set, flag| if is_set { flag } else { 0 };
+    let keep_mss = flag(!config.mss_clamp, tables::CONFIG_KEEP_MSS);
+    let open = flag(config.nic_ip_open, tables::CONFIG_OPEN);
     datapath.config = tables::Config {
         abi: gateway_common::ABI_VERSION,
-        flags: to_underlay | keep_mss,
+        flags: to_underlay | keep_mss | open,
         underlay_ifindex: link.ifindex,
         vni: config.geneve_vni,
         tunnel_mtu: tunnel_mtu(link),

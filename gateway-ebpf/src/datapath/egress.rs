@@ -1,7 +1,7 @@
 //! Packets the kernel has routed out: of EIP pods on this node, to the gateway or (on the gateway) to the world.
 
 use gateway_common::addr::Mac;
-use gateway_common::tables::{Config, Eip, Pod};
+use gateway_common::tables::{CONFIG_OPEN, Config, Eip, Pod};
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::eth;
 
@@ -117,7 +117,9 @@ pub(super) fn router_port<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Con
         }
         (None, None) => {
             // A pod whose EIP is being withdrawn, or that nobody has masqueraded.
-            inside::refuse(env, packet.header.source())?;
+            if config.flags & CONFIG_OPEN == 0 {
+                inside::refuse(env, packet.header.source())?;
+            }
             return Err(Outcome::pass(Verdict::PassNotPod));
         }
     };

@@ -81,7 +81,7 @@ fn ipv4<F: Frame, E: Env>(frame: &mut F, env: &E, config: &Config) -> Step<Outco
         None if destination == config.nic_ip => icmp::echo(frame, config, &packet),
         // The kernel would route it inwards. TC cannot tell: it sees what XDP has translated, too.
         None if !F::KERNEL_RESOLVES && inside::may_be(config, u32::from_ne_bytes(destination)) => {
-            inside::refuse_inwards(env, destination)?;
+            inside::refuse_inwards(env, config, destination)?;
             Err(Outcome::pass(Verdict::PassNotForUs))
         }
         None => Err(Outcome::pass(Verdict::PassNotForUs)),

@@ -1,6 +1,6 @@
 //! Nobody outside speaks in the name of somebody inside.
 
-use gateway_common::tables::{Config, INSIDE_RANGES};
+use gateway_common::tables::{CONFIG_OPEN, Config, INSIDE_RANGES};
 use gateway_common::verdict::Verdict;
 
 use super::{Env, Outcome, Step};
@@ -29,15 +29,16 @@ pub(super) fn refuse_outside<E: Env>(env: &E, source: [u8; 4]) -> Step<()> {
     }
 }
 
-/// Refuses what comes from outside for an address that is inside: it is reached by its EIP, or not at all.
+/// Refuses what comes from outside for an address that is inside, unless that is open: it is reached by its EIP, or not at all.
 ///
 /// # Errors
 /// It is to be dropped.
 #[inline(always)]
-pub(super) fn refuse_inwards<E: Env>(env: &E, destination: [u8; 4]) -> Step<()> {
-    match refuse(env, destination) {
-        Ok(()) => Ok(()),
-        Err(_) => Err(Outcome::drop(Verdict::DropInwards)),
+pub(super) fn refuse_inwards<E: Env>(env: &E, config: &Config, destination: [u8; 4]) -> Step<()> {
+    if config.flags & CONFIG_OPEN == 0 && refuse(env, destination).is_err() {
+        Err(Outcome::drop(Verdict::DropInwards))
+    } else {
+        Ok(())
     }
 }
 

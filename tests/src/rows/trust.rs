@@ -3,7 +3,7 @@
 use etherparse::Icmpv4Type;
 use etherparse::icmpv4::DestUnreachableHeader;
 use gateway_common::addr::Mac;
-use gateway_common::tables::Vtep;
+use gateway_common::tables::{CONFIG_OPEN, Vtep};
 use gateway_common::verdict::Verdict;
 use gateway_ebpf::datapath::{Exit, Hook};
 
@@ -98,6 +98,16 @@ fn inwards() -> Vec<Row> {
         [drop.only(Kind::Xdp), twin.only(Kind::Tc)]
     };
     let mut rows: Vec<_> = INSIDE.into_iter().filter(|(_, to)| *to != EIP2).flat_map(each).collect();
+    let mut open = gateway();
+    open.config.flags |= CONFIG_OPEN;
+    let frame = from_client(&ip(CLIENT, POD2).udp(4_000, 53, b"query"));
+    rows.push(Row::pass(
+        "from outside inwards, as it is open",
+        Hook::External,
+        open,
+        frame,
+        Verdict::PassNotForUs,
+    ));
     rows.extend(OUTSIDERS.map(|(who, to)| {
         let frame = from_client(&ip(CLIENT, to).udp(4_000, 53, b"as long as the fast path wants it"));
         let name = named(format!("from outside to {who}: the kernel's"));

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use gateway_lab::{Job, Lab};
 
-use crate::scene::{CLIENT, EIP0, Scene, eventually, holds, metric, reaches, scene, who_am_i};
+use crate::scene::{CLIENT, EIP0, Scene, eventually, holds, metric, reaches, scene, verdict, who_am_i};
 
 const NIC_IP: &str = "192.168.100.254";
 /// MAC of the external NIC itself.
@@ -125,7 +125,11 @@ fn nothing_of_the_host_and_nothing_inwards_by_nic_ip_unless_opened() -> Result<(
         [(NIC_IP, SSHD), (NIC_IP, ELSEWHERE), (NIC_IP, HERE), ("172.18.0.11", SSHD), ("10.96.0.10", 80)];
     // As far as worker2, which filters reverse paths itself.
     let inwards = [("10.244.2.11", "worker2"), ("172.18.0.22", "worker2")];
-    let refused = |lab: &Lab| metric(lab, "gw1", "eip_gateway_drop_router_port_packets_total");
+    // By the kernel, or by XDP before it.
+    let refused = |lab: &Lab| -> Result<u64> {
+        let by_kernel = metric(lab, "gw1", "eip_gateway_drop_router_port_packets_total")?;
+        Ok(by_kernel + verdict(lab, "gw1", "drop_inwards")?)
+    };
     for (to, port) in ports {
         let before = refused(&lab)?;
         ensure!(!connects(&lab, "client", to, port)?, "the client reaches {to}:{port}");
