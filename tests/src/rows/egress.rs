@@ -2,6 +2,7 @@
 
 use etherparse::{EtherType, Icmpv4Type, icmpv4};
 use gateway_common::addr::Mac;
+use gateway_common::tables::CONFIG_OPEN;
 use gateway_common::verdict::Verdict;
 use gateway_common::wire::arp;
 use gateway_ebpf::datapath::{Exit, Hook};
@@ -85,6 +86,8 @@ fn router_port_rows() -> Vec<Row> {
         (Verdict::ToExternal, Exit::PASS),
     );
     let pass = |name, frame, verdict| Row::pass(name, ROUTER, gateway(), frame, verdict);
+    let mut open = gateway();
+    open.config.flags |= CONFIG_OPEN;
     let stays =
         |name, source| Row::drop(name, ROUTER, gateway(), out(&build(source)), Verdict::DropInsideSource);
     vec![
@@ -94,6 +97,10 @@ fn router_port_rows() -> Vec<Row> {
         stays("a pod of another node", POD1),
         stays("a pod without EIP that nobody has masqueraded", [10, 244, 0, 11]),
         stays("a node", WORKER1),
+        Row {
+            tables: open,
+            ..pass("a node answers, where nic-ip is open", out(&build(WORKER1)), Verdict::PassNotPod)
+        },
         pass("who has the client: asked outside", ask(NIC_IP, CLIENT), Verdict::PassNotIpv4),
         pass("our own gratuitous ARP goes out", ask(EIP1, EIP1), Verdict::PassNotIpv4),
         Row::change(
