@@ -47,21 +47,18 @@ enum Arrival {
 #[inline(never)]
 fn arrival<F: Frame>(frame: &F, config: &Config) -> Arrival {
     match packet::ethernet(frame) {
-        Ok(ethernet) => match ethernet.ethertype {
-            eth::ARP if is_heard(ethernet.destination, config) => Arrival::Arp,
-            eth::ARP => Arrival::Elsewhere,
-            eth::IPV4 if ethernet.destination == Mac(config.nic_mac) => Arrival::Ours,
-            eth::IPV4 => Arrival::Elsewhere,
-            _ => Arrival::Other,
-        },
+        Ok(ethernet) => {
+            let to_us = ethernet.destination == Mac(config.nic_mac);
+            match ethernet.ethertype {
+                eth::IPV4 if to_us => Arrival::Ours,
+                // To all, or to our MAC, when the sender checks that we are still there.
+                eth::ARP if to_us || ethernet.destination.is_multicast() => Arrival::Arp,
+                eth::IPV4 | eth::ARP => Arrival::Elsewhere,
+                _ => Arrival::Other,
+            }
+        }
         Err(_) => Arrival::Short,
     }
-}
-
-/// Whether ARP to a station is for us too: to all, or to our MAC, when the sender checks that we are still there.
-#[inline(always)]
-fn is_heard(destination: Mac, config: &Config) -> bool {
-    destination.is_multicast() || destination == Mac(config.nic_mac)
 }
 
 #[inline(always)]

@@ -49,8 +49,9 @@ pub enum Hook {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
 pub enum Action {
-    /// Give it to the kernel, at this very place.
-    Pass,
+    /// Give it to the kernel, at this very place. Not 0: an [`Exit`] of nothing but zeros is written by a call of `memset`, 10 ns
+    /// for each frame that passes.
+    Pass = 1,
     /// Drop it.
     Drop,
     /// Send it out by the interface it is on.
