@@ -68,7 +68,8 @@ fn another_namespace_does_not_switch_the_policies_off() -> Result<()> {
     let job = deployed.lab.spawn("gw1", &[&words[..], &["--kubeconfig", &kubeconfig]].concat())?;
     eventually(Duration::from_secs(20), "bound", || {
         let pod = cluster.get(&["pod", "pod1a"])?;
-        Ok(pod["metadata"]["labels"]["ovn.kubernetes.io/eip-bound"] == "true")
+        let annotations = &pod["metadata"]["annotations"];
+        Ok(pod["metadata"]["labels"]["ovn.kubernetes.io/eip-bound"] == annotations["ovn.kubernetes.io/eip"])
     })
     .with_context(|| job.stderr())
 }

@@ -135,24 +135,6 @@ pub(crate) const ALL: &[Intended] = &[
         )],
     },
     Intended {
-        reason: "`nic-ip` is a host, the gateway's kernel: it refuses what it does not serve (RFC 1122). OVN is \
-                 silent.",
-        cases: &[
-            (
-                &["UDP to a closed port of nic-ip"],
-                &[("client", PACKETS, "ICMP 3/3, TTL 64, from 192.168.100.254", NONE)],
-            ),
-            (
-                &["TCP SYN to a closed port of nic-ip"],
-                &[("client", PACKETS, "TCP RST, TTL 64, from 192.168.100.254", NONE)],
-            ),
-            (
-                &["protocol 253 to nic-ip"],
-                &[("client", PACKETS, "ICMP 3/2, TTL 64, from 192.168.100.254", NONE)],
-            ),
-        ],
-    },
-    Intended {
         reason: "From inside, the gateway's kernel answers for `nic-ip`: a TTL of 64 and a hop, and no DF. OVN \
                  turns the request round.",
         cases: &[(
@@ -193,11 +175,13 @@ pub(crate) const ALL: &[Intended] = &[
         ],
     },
     Intended {
-        reason: "A pod does not hear from itself by way of the gateway: the worker's `rp_filter`.",
-        cases: &[(
-            &["in: from the pod's own address"],
-            &[("pod", PACKETS, NONE, "UDP, TTL 63, from 10.244.1.10")],
-        )],
+        reason: "Nobody outside speaks in the name of somebody inside: a pod, a node, a Service or an EIP. OVN \
+                 delivers it.",
+        cases: &[
+            (&["in: from the pod's own address"], &[("pod", PACKETS, NONE, "UDP, TTL 63, from 10.244.1.10")]),
+            (&["in: from another pod's address"], &[("pod", PACKETS, NONE, "UDP, TTL 63, from 10.244.2.10")]),
+            (&["in: from the EIP itself"], &[("pod", PACKETS, NONE, "UDP, TTL 63")]),
+        ],
     },
     Intended {
         reason: "Reserved addresses are no host's (RFC 1812, section 5.3.7).",
