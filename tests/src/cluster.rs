@@ -8,7 +8,7 @@ use crate::scene::{NODES, agent, eventually};
 use anyhow::{Context, Result, ensure};
 use gateway_apiserver::{Cluster, Options, PodSpec, User};
 use gateway_lab::{Job, Lab, LabConfig};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// The annotation that asks for an EIP.
 pub const EIP: &str = "ovn.kubernetes.io/eip";
@@ -99,6 +99,16 @@ impl Scene {
         self.kill_agents();
         NODES.iter().try_for_each(|node| self.spawn_agent(node))?;
         NODES.iter().try_for_each(|node| self.in_sync(node))
+    }
+
+    /// Makes a pod one of the StatefulSet `web`: such pods hand an EIP on among themselves.
+    ///
+    /// # Errors
+    /// The API server refused.
+    pub fn of_web(&self, pod: &str) -> Result<()> {
+        let web = json!({ "apiVersion": "apps/v1", "kind": "StatefulSet", "name": "web", "uid": "web", "controller": true });
+        let patch = json!({ "metadata": { "ownerReferences": [web] } });
+        self.cluster.patch(&["pod", pod, "-n", "default"], &patch).map(drop)
     }
 
     /// Asks for an EIP, or no more.

@@ -54,12 +54,14 @@ fn refused_and_in_conflict() -> Result<()> {
 #[test]
 fn a_rolling_update_moves_the_eip() -> Result<()> {
     let scene = Scene::new("k3-")?;
+    scene.of_web("pod1a")?;
     scene.annotate("pod1a", Some(EIP1))?;
     scene.works(EIP1)?;
     // The new pod comes with the annotation of its template, not ready at first.
     let mut new = PodSpec::of_lab("pod2b")?.eip(EIP1);
     new.ready = false;
     scene.cluster.create_pod(&new)?;
+    scene.of_web("pod2b")?;
     std::thread::sleep(Duration::from_millis(500));
     ensure!(eips(&scene.lab, "worker1")? == [EIP1], "the old pod serves while the new one starts");
     new.ready = true;
@@ -100,7 +102,8 @@ fn the_config_map_by_key() -> Result<()> {
     })
     .map_err(|error| anyhow::anyhow!("{error:#}\n{}", scene.logs()))?;
     scene.cluster.delete(&config)?;
-    eventually(Duration::from_secs(3), "withdrawn", || {
+    // It may be made again: 10 s of grace.
+    eventually(Duration::from_secs(13), "withdrawn", || {
         Ok(!scene.lab.read("gw1", &["ip", "link"])?.contains("eip-router"))
     })?;
     scene.agents_live()

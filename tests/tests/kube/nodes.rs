@@ -29,8 +29,11 @@ fn a_node_goes_and_comes_back() -> Result<()> {
     holds(&scene.lab, "gw1", &[EIP1])?;
     scene.event("pod2a", "EipWaiting", &["worker2", "is not known", EIP2])?;
     does_not_reach(&scene.lab, "client", EIP2)?;
-    // A pod elsewhere may have the EIP meanwhile, though the old one is not gone.
+    // A stranger does not get the EIP while the old pod is not gone, one of the same owner does.
     scene.cluster.create_pod(&PodSpec::of_lab("pod1b")?.eip(EIP2))?;
+    scene.event("pod1b", "EipConflict", &["default/pod2a"])?;
+    scene.of_web("pod2a")?;
+    scene.of_web("pod1b")?;
     scene.works(EIP2)?;
     scene.cluster.delete_now(&["pod", "pod2a"])?;
     scene.cluster.delete_now(&["pod", "pod1b"])?;
